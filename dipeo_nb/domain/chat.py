@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dipeo_nb.common.moved import renamed
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.budget import Budget
@@ -20,8 +22,8 @@ from dipeo_nb.domain.request_options import OPTIONS, Reasoning, checked_option
 from dipeo_nb.errors import ConfigurationError, UnknownModelError, ValidationError
 
 Role = Literal["system", "user", "assistant", "tool"]
-Rung = Literal["grammar", "native", "tool", "json_mode", "prompt"]
-"""Ways to obtain structure, best first."""
+OutputMode = Literal["grammar", "native", "tool", "json_mode", "prompt"]
+"""Ways to obtain structured output, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class LLMRequest:
     """Limit of the answer in tokens; what a model thinks before it counts, too."""
     response_format: Any = None
     """A pydantic model class, or a JSON schema; None for text."""
-    rung: Rung | None = None
+    output_mode: OutputMode | None = None
     """The way to obtain structured output; None: the best way the model has."""
     allow_prose: bool = False
     """Whether an answer in words will do where structure is asked for: what does not fit is then neither asked for once more nor
@@ -258,7 +260,7 @@ class LLMResponse:
     request_id: str | None = None
     cost_usd: float | None = None
     """None when the price is unknown; 0.0 only for models that cost nothing."""
-    rung: Rung | None = None
+    output_mode: OutputMode | None = None
     """The way structured output was obtained."""
     tool_outputs: tuple[Mapping[str, Any], ...] = ()
     """Results of built-in tools: `{"type": "image", "media_type", "data" (base64)}`, `{"type": "citation", "url", "title"}`."""
@@ -277,6 +279,12 @@ class LLMResponse:
     def content(self) -> str:
         """The seed's name for `text`."""
         return self.text
+
+    @property
+    def rung(self) -> OutputMode | None:
+        """The former name of `output_mode`."""
+        warnings.warn("LLMResponse.rung is deprecated; it is called output_mode.", DeprecationWarning, stacklevel=2)
+        return self.output_mode
 
     @property
     def token_usage(self) -> TokenUsage:
@@ -421,3 +429,6 @@ def _unknown_model(name: str, near: str | None, services: Collection[str]) -> Un
         hint=f"{guess}Write service:model, e.g. ollama:{head} or openai:{head}.",
         provider=head,
     )
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"Rung": "OutputMode"})

@@ -20,7 +20,7 @@ JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceAnswer:
     """The answer to a request: its value and what came with it."""
 
     value: Any
@@ -51,7 +51,7 @@ class Caller:
         key_id: str | None,
         timeout: float | None,
         max_retries: int | None,
-    ) -> Answer:
+    ) -> ServiceAnswer:
         """Send a request until there is an answer.
 
         Raises:
@@ -78,7 +78,9 @@ class Caller:
                     self._limits.close(of, wait)
                 found = error_of(name, self._manifest, operation, response, attempt, wait)
                 if found is None:
-                    return Answer(value_of(name, operation, response), response.status, response.headers, response.url, attempt)
+                    return ServiceAnswer(
+                        value_of(name, operation, response), response.status, response.headers, response.url, attempt
+                    )
                 if found.status == 401 and self._authorizer.renewable and not renewed:
                     renewed = True
                     await self._authorizer.forget(key_id)

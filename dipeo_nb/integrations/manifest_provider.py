@@ -19,7 +19,7 @@ from dipeo_nb.errors import ConfigurationError, IntegrationError, ManifestError,
 from dipeo_nb.integrations.answers import result_of, transformed
 from dipeo_nb.integrations.attempts import Limits
 from dipeo_nb.integrations.authorization import Authorizer
-from dipeo_nb.integrations.caller import Answer, Caller
+from dipeo_nb.integrations.caller import Caller, ServiceAnswer
 from dipeo_nb.integrations.manifest import Find, Manifest, Operation
 from dipeo_nb.integrations.paging import Page, first_page, items_of, next_page
 from dipeo_nb.integrations.pointers import ABSENT, at
@@ -343,7 +343,7 @@ class ManifestProvider:
     def _request(self, found: Operation, values: Values, page: Page | None, size: int | None) -> Request:
         return build(self.manifest, found, values, self._given, page, size)
 
-    async def _send(self, name: str, found: Operation, request: Request, call: Call) -> Answer:
+    async def _send(self, name: str, found: Operation, request: Request, call: Call) -> ServiceAnswer:
         if found.before is not None:
             request = await user_code.call(self._function(found.before), request)
         near = self._surroundings

@@ -54,7 +54,7 @@ class Attempts:
                             if (prepare := getattr(client, "prepare", None)) is not None:
                                 await prepare()
                             limits = limits or TimeLimits(request.timeout, self._settings.llm_idle_timeout)
-                            stream = limits.applied(client.stream(replace(request, meter=progress.meter)), request)
+                            stream = limits.guard(client.stream(replace(request, meter=progress.meter)), request)
                             async with contextlib.aclosing(stream) as events:
                                 async for event in events:
                                     progress.take(event)

@@ -18,12 +18,12 @@ from dipeo_nb.common.disk_errors import failed
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.root import Root
 from dipeo_nb.common.walk import Entry
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Rung, TokenUsage
+from dipeo_nb.domain.chat import LLMRequest, LLMResponse, OutputMode, TokenUsage
 from dipeo_nb.errors import ConfigurationError, LLMError, ProviderError, UnsupportedError, UserError
 from dipeo_nb.llm.core.types import BatchState, BatchStatus, as_json, from_json
 from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.options import left_out
-from dipeo_nb.llm.output_modes import laddered, unladdered
+from dipeo_nb.llm.output_modes import parse_output, with_output_mode
 from dipeo_nb.llm.pricing import cost_usd
 from dipeo_nb.llm.streaming import with_notices
 from dipeo_nb.llm.structured import made, schema_of
@@ -49,7 +49,8 @@ class BatchItem:
 
     id: str
     model: str
-    rung: Rung | None = None
+    rung: OutputMode | None = None
+    """The output mode; files of batches have it under this name."""
     schema: Mapping[str, Any] | None = None
     notices: tuple[str, ...] = ()
     """What is to be known of the request, such as options that its model does not take."""
@@ -154,9 +155,9 @@ def batch_client(client: Any, service: str) -> BatchClient:
 
 
 async def submit(
-    client: BatchClient, requests: Sequence[LLMRequest], rungs: Sequence[Rung | None], base_url: str | None
+    client: BatchClient, requests: Sequence[LLMRequest], modes: Sequence[OutputMode | None], base_url: str | None
 ) -> BatchJob:
-    """Hand *requests* over; structure is asked for by *rungs*, one for each."""
+    """Hand *requests* over; structure is asked for by *modes*, one for each."""
     first = requests[0]
     if len({(r.service, r.api_key_id, r.base_url) for r in requests}) != 1:
         raise ConfigurationError(
@@ -165,11 +166,11 @@ async def submit(
         )
     items = tuple(
         BatchItem(
-            f"item-{n}", r.model, rung, None if r.response_format is None else schema_of(r.response_format), tuple(left_out(r))
+            f"item-{n}", r.model, mode, None if r.response_format is None else schema_of(r.response_format), tuple(left_out(r))
         )
-        for n, (r, rung) in enumerate(zip(requests, rungs, strict=True))
+        for n, (r, mode) in enumerate(zip(requests, modes, strict=True))
     )
-    wire = {i.id: laddered(r, i.rung) for i, r in zip(items, requests, strict=True)}
+    wire = {i.id: with_output_mode(r, i.rung) for i, r in zip(items, requests, strict=True)}
     status = await client.submit_batch(wire)
     return BatchJob(status.id, first.service, status.state, time.time(), items, base_url, first.api_key_id)
 
@@ -197,7 +198,7 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
     asked = {
         item.id: LLMRequest(job.service, item.model, (), response_format=response_format or item.schema) for item in job.items
     }
-    wire = {item.id: laddered(asked[item.id], item.rung) for item in job.items}
+    wire = {item.id: with_output_mode(asked[item.id], item.rung) for item in job.items}
     found = await client.batch_results(job.id, wire)
     answers: list[LLMResponse | LLMError] = []
     for item in job.items:
@@ -211,7 +212,7 @@ async def collect(client: BatchClient, job: BatchJob, response_format: Any = Non
             )
         elif isinstance(answer, LLMResponse):
             try:
-                answer = await made(functools.partial(unladdered, answer, asked[item.id], item.rung), asked[item.id])
+                answer = await made(functools.partial(parse_output, answer, asked[item.id], item.rung), asked[item.id])
             except LLMError as error:
                 answer = error
         usage = answer.usage or TokenUsage()

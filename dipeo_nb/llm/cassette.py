@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from dipeo_nb.common.moved import renamed
 from dipeo_nb.common.redaction import scrubbed
 from dipeo_nb.common.root import Root
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall
@@ -87,7 +88,7 @@ def in_words(request: LLMRequest, secrets: Iterable[str] = ()) -> Words:
             if t.enabled
         ],
         "tool_choice": request.tool_choice,
-        "rung": request.rung,
+        "rung": request.output_mode,
         "response_schema": schema,
     }
     words["messages"] = [_given(message) for message in words["messages"]]
@@ -148,7 +149,7 @@ REFUSALS: Mapping[str, type[LLMError]] = {kind.code: kind for kind in (ProviderE
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedAnswer:
     """An answer out of a file: its events, and how it ended."""
 
     events: tuple[StreamEvent, ...]
@@ -166,7 +167,7 @@ def answer_words(events: Sequence[StreamEvent], end: LLMResponse | LLMError, sec
     return {"events": _event_words(events, tuple(secrets)), **scrubbed(_json(ended), secrets)}
 
 
-def answer_of(words: Mapping[str, Any], file: Path, request: LLMRequest) -> Answer:
+def answer_of(words: Mapping[str, Any], file: Path, request: LLMRequest) -> RecordedAnswer:
     """The answer in a file, marked as recorded: it costs nothing, and says what it would have cost.
 
     Raises:
@@ -177,7 +178,7 @@ def answer_of(words: Mapping[str, Any], file: Path, request: LLMRequest) -> Answ
         end = _error(words["error"]) if "error" in words else _response(words["response"], events, request)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(file, f"{error} is missing" if isinstance(error, KeyError) else str(error)) from error
-    return Answer(events, end)
+    return RecordedAnswer(events, end)
 
 
 def _event_words(events: Sequence[StreamEvent], secrets: Sequence[str]) -> list[dict[str, Any]]:
@@ -239,7 +240,7 @@ def _response_words(response: LLMResponse, events: Sequence[StreamEvent]) -> dic
             "model": response.model,
             "text": None if response.text == _said(events) else _lined(response.text),
             "tool_calls": [_call_words(c) for c in response.tool_calls],
-            "rung": response.rung,
+            "rung": response.output_mode,
             "tool_outputs": list(response.tool_outputs),
             "finish_reason": response.finish_reason,
             "request_id": response.request_id,
@@ -266,7 +267,7 @@ def _response(words: Mapping[str, Any], events: Sequence[StreamEvent], request: 
         finish_reason=words.get("finish_reason"),
         request_id=words.get("request_id"),
         cost_usd=0.0,
-        rung=words.get("rung"),
+        output_mode=words.get("rung"),
         tool_outputs=tuple(words.get("tool_outputs", ())),
         cached=True,
         saved_usd=words.get("cost_usd"),
@@ -470,3 +471,6 @@ def _shown(value: Any) -> str:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return repr(text if len(text) <= 80 else text[:79] + "…") if isinstance(value, str) else text
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"Answer": "RecordedAnswer"})

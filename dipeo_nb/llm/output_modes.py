@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, TokenUsage, ToolConfig
+from dipeo_nb.common.moved import renamed
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, OutputMode, TokenUsage, ToolConfig
 from dipeo_nb.errors import ContextLengthError, LLMError, ProviderError, StructureError, UnsupportedError
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.endings import ANSWERED
@@ -33,28 +34,28 @@ ANSWER_TOOL = "give_answer"
 """Name of the tool through which a structured answer is asked for."""
 
 
-def laddered(request: LLMRequest, rung: Rung | None) -> LLMRequest:
-    """The request as it goes to a client on this rung: `tool` and `prompt` need no support for structure."""
-    if rung is None or request.response_format is None:
+def with_output_mode(request: LLMRequest, mode: OutputMode | None) -> LLMRequest:
+    """The request as it goes to a client in this mode: `tool` and `prompt` need no support for structure."""
+    if mode is None or request.response_format is None:
         return request
-    if rung in ("grammar", "native"):
-        return replace(request, rung=rung)
+    if mode in ("grammar", "native"):
+        return replace(request, output_mode=mode)
     schema = schema_of(request.response_format)
-    if rung == "tool":
+    if mode == "tool":
         answer = ToolConfig("function", ANSWER_TOOL, "Give the answer in this form.", _as_arguments(schema))
         choice = ANSWER_TOOL if not request.tools else "required"
-        return replace(request, response_format=None, rung=None, tools=(*request.tools, answer), tool_choice=choice)
+        return replace(request, response_format=None, output_mode=None, tools=(*request.tools, answer), tool_choice=choice)
     ask = f"Answer with nothing but JSON that fits this JSON schema:\n{json.dumps(schema, ensure_ascii=False)}"
     before = [m for m in request.messages if m.role == "system"]
     after = [m for m in request.messages if m.role != "system"]
     messages = (*before, ChatMessage("system", ask), *after)
-    if rung == "json_mode":
-        return replace(request, messages=messages, rung=rung)
-    return replace(request, messages=messages, response_format=None, rung=None)
+    if mode == "json_mode":
+        return replace(request, messages=messages, output_mode=mode)
+    return replace(request, messages=messages, response_format=None, output_mode=None)
 
 
-def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) -> LLMResponse:
-    """The response with the value that the rung brought; *request* is the one before `laddered`.
+def parse_output(response: LLMResponse, request: LLMRequest, mode: OutputMode | None) -> LLMResponse:
+    """The response with the value that the mode brought; *request* is the one before `with_output_mode`.
 
     Raises:
         StructureError: it does not fit.
@@ -68,16 +69,18 @@ def unladdered(response: LLMResponse, request: LLMRequest, rung: Rung | None) ->
         "cut": response.finish_reason == "length",
     }
     given = next((c for c in response.tool_calls if c.name == ANSWER_TOOL), None)
-    if rung == "tool" and given is not None:
+    if mode == "tool" and given is not None:
         value: Any = dict(given.arguments)
         value = value if is_object(schema_of(request.response_format)) else value.get("value")
         text = json.dumps(value, ensure_ascii=False)
         structured = parsed(text, request.response_format, **facts)
-        return replace(response, text=text, structured=structured, rung=rung, tool_calls=(), finish_reason="stop", raw=None)
+        return replace(
+            response, text=text, structured=structured, output_mode=mode, tool_calls=(), finish_reason="stop", raw=None
+        )
     if response.tool_calls:
         return response
     structured = parsed(response.text, request.response_format, **facts)
-    return replace(response, structured=structured, rung="prompt" if rung == "tool" else rung)
+    return replace(response, structured=structured, output_mode="prompt" if mode == "tool" else mode)
 
 
 def _as_arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,24 +116,24 @@ class OutputModes:
         self._refused: dict[tuple[str, ...], None] = {}
         """Ways to structure that servers refused; see `_refusal`."""
 
-    def of(self, request: LLMRequest) -> tuple[Rung, ...]:
+    def of(self, request: LLMRequest) -> tuple[OutputMode, ...]:
         """The ways to structure that are tried, in order."""
         if request.response_format is None:
             return ()
-        if request.rung is not None:
-            return (request.rung,)
-        ladder = capabilities_of(request.service, request.model).structured
+        if request.output_mode is not None:
+            return (request.output_mode,)
+        modes = capabilities_of(request.service, request.model).structured
         if not self._refused:
-            return ladder
+            return modes
 
-        def refused(rung: Rung) -> bool:
+        def refused(mode: OutputMode) -> bool:
             return not self._refused.keys().isdisjoint(
-                (self._refusal(request, rung), self._refusal(request, rung, schema=True))
+                (self._refusal(request, mode), self._refusal(request, mode, schema=True))
             )
 
-        return tuple([rung for rung in ladder if not refused(rung)]) or ladder[-1:]
+        return tuple([mode for mode in modes if not refused(mode)]) or modes[-1:]
 
-    def remember(self, request: LLMRequest, rung: Rung, error: LLMError) -> None:
+    def remember(self, request: LLMRequest, mode: OutputMode, error: LLMError) -> None:
         """A server refused a way to structure: for that schema, if it says so, else for all."""
         if error.status is None:
             return  # refused before the call, which costs nothing
@@ -138,14 +141,14 @@ class OutputModes:
         of_schema = "schema" in said and any(
             word in said for word in ("invalid", "not a valid", "not permitted", "must be", "is required")
         )
-        self._refused[self._refusal(request, rung, schema=of_schema)] = None
+        self._refused[self._refusal(request, mode, schema=of_schema)] = None
         if len(self._refused) > REFUSALS_KEPT:
             del self._refused[next(iter(self._refused))]
 
-    def _refusal(self, request: LLMRequest, rung: Rung, *, schema: bool = False) -> tuple[str, ...]:
+    def _refusal(self, request: LLMRequest, mode: OutputMode, *, schema: bool = False) -> tuple[str, ...]:
         """What a refusal is remembered by: model, server, way to structure, and the schema when it is to blame."""
         text = json.dumps(schema_of(request.response_format), sort_keys=True, default=str) if schema else ""
-        return request.service, str(self._base_url(request)), request.model, rung, text
+        return request.service, str(self._base_url(request)), request.model, mode, text
 
 
 def refuses_structure(error: LLMError) -> bool:
@@ -166,3 +169,6 @@ def refuses_structure(error: LLMError) -> bool:
         "tool",
     )
     return isinstance(error, ProviderError) and error.status in (400, 404, 422, 501) and any(w in said for w in words)
+
+
+__getattr__: Callable[[str], Any] = renamed(__name__, {"laddered": "with_output_mode", "unladdered": "parse_output"})

@@ -49,7 +49,7 @@ from dipeo_nb.errors import (
 from dipeo_nb.llm.cassette import (
     HEX,
     REFUSALS,
-    Answer,
+    RecordedAnswer,
     Words,
     answer_of,
     answer_words,
@@ -194,7 +194,7 @@ class Recordings:
         answer = await asyncio.to_thread(self._answer, asked)
         return None if answer is None else self._played(answer)
 
-    async def _played(self, answer: Answer) -> AsyncGenerator[StreamEvent]:
+    async def _played(self, answer: RecordedAnswer) -> AsyncGenerator[StreamEvent]:
         """A recorded answer as it streamed, but as fast as it is read."""
         with self._counting:
             self.replayed += 1
@@ -216,7 +216,7 @@ class Recordings:
         key = key_of(words)
         return _Asked(request, words, key, self.count(key))
 
-    def _answer(self, asked: _Asked) -> Answer | None:
+    def _answer(self, asked: _Asked) -> RecordedAnswer | None:
         for name in self._candidates(asked.key):
             words, answers = read(self._root, name)
             if key_of(words) != asked.key:

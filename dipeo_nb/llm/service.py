@@ -25,7 +25,7 @@ import stamina
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.root import own_root
 from dipeo_nb.config import DEFAULT_MODEL, Settings
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, Rung, StreamEvent, normalize_service, parse_model
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest, LLMResponse, OutputMode, StreamEvent, normalize_service, parse_model
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
     APIKeyNotFoundError,
@@ -51,10 +51,10 @@ from dipeo_nb.llm.core.retry import transient
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.endings import ANSWERED, empty_error, ended
 from dipeo_nb.llm.options import adapted
-from dipeo_nb.llm.output_modes import OutputModes, in_prose, laddered, refuses_structure, repair_request, unladdered
+from dipeo_nb.llm.output_modes import OutputModes, in_prose, parse_output, refuses_structure, repair_request, with_output_mode
 from dipeo_nb.llm.partial_answer import PartialAnswer
 from dipeo_nb.llm.request_defaults import RequestDefaults
-from dipeo_nb.llm.streaming import SPOKEN, collected, incomplete_stream_error, with_notices
+from dipeo_nb.llm.streaming import SPOKEN, collect, incomplete_stream_error, with_notices
 from dipeo_nb.llm.structured import made, prepare_request
 from dipeo_nb.llm.tool_loop import after_first, are_ours, check_round, results_of
 
@@ -87,27 +87,27 @@ class LLMService:
         """As `LLMServicePort.stream`."""
         request = asked = self._defaults.filled(phases.apply_phase(self._defaults.named(request)))
         await prepare_request(request)
-        ladder = self._modes.of(request)
+        modes = self._modes.of(request)
         spent = Spent()
         try:
-            async with contextlib.aclosing(self._answered(request, asked, ladder, spent)) as events:
+            async with contextlib.aclosing(self._answered(request, asked, modes, spent)) as events:
                 async for event in events:
                     yield event
         finally:
             spent.note(request.meter)
 
     async def _answered(
-        self, request: LLMRequest, asked: LLMRequest, ladder: tuple[Rung, ...], spent: Spent
+        self, request: LLMRequest, asked: LLMRequest, modes: tuple[OutputMode, ...], spent: Spent
     ) -> AsyncGenerator[StreamEvent]:
         """The events of an answer, its repairs and its rounds of tools included; what they take is added to *spent*."""
         started = repaired = False
         rounds = 0
         while True:
-            rung = ladder[0] if ladder else None
-            wire = laddered(asked, rung)
+            mode = modes[0] if modes else None
+            wire = with_output_mode(asked, mode)
             try:
                 response: LLMResponse | None = None
-                view = PartialAnswer() if rung else None
+                view = PartialAnswer() if mode else None
                 async with contextlib.aclosing(self._recorded(wire, spent)) as events:
                     async for event in events:
                         match event.kind:
@@ -120,7 +120,7 @@ class LLMService:
                             case "end":
                                 response = event.response
                                 continue
-                            case "tool_call_start" | "tool_call_delta" | "tool_call_end" if rung == "tool":
+                            case "tool_call_start" | "tool_call_delta" | "tool_call_end" if mode == "tool":
                                 event = view.as_text(event) if view else event
                                 if event is None:
                                     continue
@@ -132,7 +132,7 @@ class LLMService:
                 if response is None:
                     raise incomplete_stream_error(request)
                 spent.add(response)
-                response = await made(functools.partial(unladdered, response, asked, rung), asked)
+                response = await made(functools.partial(parse_output, response, asked, mode), asked)
             except StructureError as error:
                 spent.add_failed(error, request)
                 if request.allow_prose and error.repairable:
@@ -149,12 +149,12 @@ class LLMService:
                 continue
             except LLMError as error:
                 spent.add_failed(error, request)
-                if len(ladder) < 2 or not refuses_structure(error):
+                if len(modes) < 2 or not refuses_structure(error):
                     spent.within(error)
                     raise
-                self._modes.remember(request, ladder[0], error)
-                ladder = ladder[1:]
-                yield StreamEvent("error", error.message, data={"code": error.code, "rung": ladder[0]})
+                self._modes.remember(request, modes[0], error)
+                modes = modes[1:]
+                yield StreamEvent("error", error.message, data={"code": error.code, "rung": modes[0]})
                 continue
             calls = response.tool_calls
             if not calls or not are_ours(calls, request):
@@ -182,7 +182,7 @@ class LLMService:
     async def complete(self, request: LLMRequest) -> LLMResponse:
         """The whole answer at once; same errors."""
         notices: list[str] = []
-        return with_notices(await collected(self.stream(request), request, notices), notices)
+        return with_notices(await collect(self.stream(request), request, notices), notices)
 
     async def batch(
         self, requests: Sequence[LLMRequest], *, max_concurrent: int = BATCH_CONCURRENCY
@@ -222,10 +222,10 @@ class LLMService:
         filled = [self._defaults.filled(phases.apply_phase(self._defaults.named(r))) for r in requests]
         for request in filled:
             await prepare_request(request)
-        rungs: list[Rung | None] = [next(iter(self._modes.of(r)), None) for r in filled]
+        modes: list[OutputMode | None] = [next(iter(self._modes.of(r)), None) for r in filled]
         async with self._clients.client(filled[0]) as client:
             able = batch.batch_client(client, filled[0].service)
-            return self._batches.save(await batch.submit(able, filled, rungs, self._clients.base_url(filled[0])))
+            return self._batches.save(await batch.submit(able, filled, modes, self._clients.base_url(filled[0])))
 
     async def poll_batch(self, job: BatchJob | str) -> BatchJob:
         """The job as the provider sees it now; passing failures of asking are retried."""
@@ -399,6 +399,6 @@ class LLMService:
         service, model = parse_model(name, self.services)
         other = self._defaults.named(replace(request, service=service, model=model or "", base_url=None, api_key_id=None))
         other, left_out = adapted(request, other)
-        rung = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
-        rung = rung if rung in ("grammar", "native", "json_mode") else request.rung
-        return self._defaults.filled(replace(other, rung=rung)), left_out
+        mode = capabilities_of(service, other.model).structured[0] if request.response_format is not None else None
+        mode = mode if mode in ("grammar", "native", "json_mode") else request.output_mode
+        return self._defaults.filled(replace(other, output_mode=mode)), left_out

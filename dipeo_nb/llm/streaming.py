@@ -17,7 +17,7 @@ SPOKEN = frozenset({"text", "reasoning", "tool_call_start"})
 """Kinds of events after which a repeated call would show things twice."""
 
 
-async def collected(events: AsyncIterator[StreamEvent], request: LLMRequest, notices: list[str] | None = None) -> LLMResponse:
+async def collect(events: AsyncIterator[StreamEvent], request: LLMRequest, notices: list[str] | None = None) -> LLMResponse:
     """The whole answer of a stream.
 
     Args:
@@ -129,7 +129,7 @@ class TimeLimits:
         """Seconds until the whole call is too slow; negative when it is."""
         return self._deadline - self._time()
 
-    async def applied(self, events: AsyncIterator[StreamEvent], request: LLMRequest) -> AsyncGenerator[StreamEvent]:
+    async def guard(self, events: AsyncIterator[StreamEvent], request: LLMRequest) -> AsyncGenerator[StreamEvent]:
         """*events* within the limits; the stream is closed at the end, whatever the end is.
 
         Raises:
@@ -222,4 +222,4 @@ class _Timer:
             self._task.cancel()
 
 
-__getattr__: Callable[[str], Any] = renamed(__name__, {"broken_off": "incomplete_stream_error"})
+__getattr__: Callable[[str], Any] = renamed(__name__, {"broken_off": "incomplete_stream_error", "collected": "collect"})

@@ -20,7 +20,7 @@ from dipeo_nb.common import user_code
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 from dipeo_nb.errors import LLMError, ProviderError, StructureError
 from dipeo_nb.llm.providers.echo import EchoClient, counted, words
-from dipeo_nb.llm.streaming import collected
+from dipeo_nb.llm.streaming import collect
 from dipeo_nb.llm.structured import parsed, validated
 
 __all__ = ["EchoClient", "FailingClient", "ScriptedClient", "SlowClient", "scripted"]
@@ -77,13 +77,13 @@ class ScriptedClient:
                 structured,
                 finish_reason="stop",
                 cost_usd=0.0,
-                rung=None if structured is None else "native",
+                output_mode=None if structured is None else "native",
             ),
         )
 
     async def complete(self, request: LLMRequest) -> LLMResponse:
         """The whole answer at once; same errors."""
-        return await collected(self.stream(request), request)
+        return await collect(self.stream(request), request)
 
     async_chat = complete
 

@@ -156,7 +156,7 @@ def test_structure_is_native(wire: Any, shape: Any):
         response = using(wire, server, lambda s: s.complete(asked(wire, response_format=shape)))
     expected = Verdict.model_validate_json(VERDICT)
     assert response.structured == (expected if shape is Verdict else json.loads(VERDICT))
-    assert response.rung == wire.rung
+    assert response.output_mode == wire.output_mode
     assert "winner" in wire.schema(posts(server)[0].body)["properties"]
 
 

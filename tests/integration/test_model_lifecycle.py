@@ -33,7 +33,7 @@ from dipeo_nb.llm import catalogue, model_check, providers
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.cassette import in_words, read
 from dipeo_nb.llm.catalogue import DefaultModelWarning
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import ErrorContext, said_in_stream, status_error
 from dipeo_nb.llm.pricing import is_priced
 from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.llm.recording import Recordings
@@ -248,9 +248,11 @@ def test_a_refusal_after_the_end_names_the_replacement(service: str, model: str,
 def test_only_refusals_of_the_model_name_it(day: date, model: str, status: int, code: str, words: str, named: bool):
     """Other refusals keep their own advice, before and after the day."""
     with clock.on(day):
-        error = status_error(Caller("openai", model, lifecycle=lifecycle("openai", model)), status, words, code=code)
+        error = status_error(ErrorContext("openai", model, lifecycle=lifecycle("openai", model)), status, words, code=code)
         assert ("gpt-6.1-sol" in (error.hint or "")) is named
-        streamed = said_in_stream(Caller("openai", model, lifecycle=lifecycle("openai", model)), code or str(status), words)
+        streamed = said_in_stream(
+            ErrorContext("openai", model, lifecycle=lifecycle("openai", model)), code or str(status), words
+        )
         assert ("gpt-6.1-sol" in (streamed.hint or "")) is (named and bool(code or status != 403))
 
 
@@ -499,7 +501,7 @@ def rebuilt(words: dict[str, Any]) -> LLMRequest:
         messages.append(ChatMessage(m["role"], m.get("content", ""), m.get("name"), calls, result, m.get("raw")))
     return LLMRequest(
         words["service"], words.get("model", ""), messages, temperature=words.get("temperature"),
-        max_tokens=words.get("max_tokens"), response_format=words.get("response_schema"), rung=words.get("rung"),
+        max_tokens=words.get("max_tokens"), response_format=words.get("response_schema"), output_mode=words.get("rung"),
         tools=[ToolConfig(**tool) for tool in words.get("tools", ())], tool_choice=words.get("tool_choice"),
         base_url=words.get("base_url"),
     )  # fmt: skip

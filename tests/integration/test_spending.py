@@ -29,7 +29,7 @@ from dipeo_nb.llm import batch, pricing, providers
 from dipeo_nb.llm.batch import BatchItem, BatchJob
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient
-from dipeo_nb.llm.providers.claude_code.answer import Answer
+from dipeo_nb.llm.providers.claude_code.answer import IncomingAnswer
 from dipeo_nb.llm.recording import recording
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.notebook.session import Session
@@ -185,7 +185,7 @@ def test_a_repair_and_a_round_of_tools_cost_all_their_answers():
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     both = pytest.approx(2 * _price(TokenUsage(1000, 50)))
     for first, last, more in [
-        (said(*wire_anthropic.text("No idea.")), said(*wire_anthropic.text('{"n": 3}')), {"response_format": schema, "rung": "prompt"}),
+        (said(*wire_anthropic.text("No idea.")), said(*wire_anthropic.text('{"n": 3}')), {"response_format": schema, "output_mode": "prompt"}),
         (
             said(*wire_anthropic.block(0, {"type": "tool_use", "id": "t", "name": "f", "input": {}},
                                        {"type": "input_json_delta", "partial_json": '{"x": "'}), reason="tool_use"),
@@ -401,7 +401,7 @@ def _result(total: float | None, *, text: str = "Hi.", is_error: bool = False, *
 def _turn(session: Any, result: Any, **asked: Any) -> LLMResponse:
     client = UnifiedClaudeCodeClient(AdapterConfig(provider_type="claude-code"))
     wanted = request(service="claude-code", model="sonnet", **asked)
-    answer = Answer(wanted, client.caller(wanted))
+    answer = IncomingAnswer(wanted, client.error_context(wanted))
     answer.take(result)
     return answer.finished(session)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dipeo_nb.domain.chat import LLMResponse
+from dipeo_nb.llm.core.client import as_request
 from tests.support.source_tree import FILES, PACKAGE
 
 
@@ -51,11 +53,25 @@ def test_other_names_are_not_there(module: str) -> None:
 
 
 RENAMED = [
+    ("dipeo_nb.domain.chat", "Rung", "OutputMode"),
+    ("dipeo_nb.llm.cassette", "Answer", "RecordedAnswer"),
+    ("dipeo_nb.llm.core.errors", "Caller", "ErrorContext"),
     ("dipeo_nb.llm.core.errors", "stainless", "map_sdk_error"),
     ("dipeo_nb.llm.core.errors", "translated", "translate_errors"),
+    ("dipeo_nb.llm.output_modes", "laddered", "with_output_mode"),
+    ("dipeo_nb.llm.output_modes", "unladdered", "parse_output"),
     ("dipeo_nb.llm.phases", "shaped", "apply_phase"),
     ("dipeo_nb.llm.streaming", "broken_off", "incomplete_stream_error"),
+    ("dipeo_nb.llm.streaming", "collected", "collect"),
 ]
+
+
+def test_the_former_name_of_the_output_mode() -> None:
+    """As an attribute of answers, and as an option of requests: with a warning."""
+    with pytest.warns(DeprecationWarning, match="output_mode"):
+        assert LLMResponse("{}", "echo", "echo", output_mode="native").rung == "native"
+    with pytest.warns(DeprecationWarning, match="output_mode"):
+        assert as_request("Who?", service="echo", model="echo", rung="prompt").output_mode == "prompt"
 
 
 @pytest.mark.parametrize(("module", "former", "name"), RENAMED)

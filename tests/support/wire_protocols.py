@@ -50,7 +50,7 @@ class OpenAI(Wire):
     key_setting: ClassVar = "openai_api_key"
     url_setting: ClassVar = "openai_base_url"
     path: ClassVar = "/v1"
-    rung: ClassVar = "native"
+    output_mode: ClassVar = "native"
     cached: ClassVar = 10
     output: ClassVar = 8
 
@@ -100,7 +100,7 @@ class Anthropic(Wire):
     key_setting: ClassVar = "anthropic_api_key"
     url_setting: ClassVar = "anthropic_base_url"
     path: ClassVar = ""
-    rung: ClassVar = "native"
+    output_mode: ClassVar = "native"
     cached: ClassVar = 10
     output: ClassVar = 8
 
@@ -140,7 +140,7 @@ class Google(Wire):
     key_setting: ClassVar = "google_api_key"
     url_setting: ClassVar = "google_base_url"
     path: ClassVar = ""
-    rung: ClassVar = "native"
+    output_mode: ClassVar = "native"
     cached: ClassVar = 10
     output: ClassVar = 8
 
@@ -176,7 +176,7 @@ class Ollama(Wire):
     key_setting: ClassVar = None
     url_setting: ClassVar = "ollama_host"
     path: ClassVar = ""
-    rung: ClassVar = "grammar"
+    output_mode: ClassVar = "grammar"
     cached: ClassVar = None
     output: ClassVar = 9
 

@@ -101,7 +101,7 @@ def _output(context: NodeContext, person: DomainPerson, prompt: str, response: L
         "messages": turn,
         "memory": recalled.facts,
         "is_structured": structured is not None,
-        "rung": response.rung,
+        "rung": response.output_mode,
         "finish_reason": response.finish_reason,
         **({"warnings": list(response.warnings)} if response.warnings else {}),
         **context.spent(),

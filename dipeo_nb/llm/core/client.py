@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import re
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from types import MappingProxyType
@@ -25,13 +26,13 @@ from dipeo_nb.domain.lifecycle import lifecycle
 from dipeo_nb.domain.llm_providers import BUILT_IN, OF_CLASSES, Pricing
 from dipeo_nb.errors import APIKeyNotFoundError, AuthError, ConfigurationError, LLMError, ValidationError
 from dipeo_nb.llm.capabilities import capabilities_of
-from dipeo_nb.llm.core.errors import Caller
+from dipeo_nb.llm.core.errors import ErrorContext
 from dipeo_nb.llm.core.http import make_client
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import AdapterConfig, ProviderCapabilities, RetryConfig
 from dipeo_nb.llm.endings import ended, without_keys
 from dipeo_nb.llm.options import left_out
-from dipeo_nb.llm.streaming import TimeLimits, collected, with_notices
+from dipeo_nb.llm.streaming import TimeLimits, collect, with_notices
 from dipeo_nb.llm.structured import prepare_request
 from dipeo_nb.llm.tools import call_of
 
@@ -134,7 +135,7 @@ class UnifiedClient:
         attempt = 1
         while True:
             try:
-                response = await collected(limits.applied(self.stream(request), request), request, notices)
+                response = await collect(limits.guard(self.stream(request), request), request, notices)
                 return with_notices(ended(without_keys(response, request), request), notices)
             except LLMError as error:
                 redactor.error(error)
@@ -209,11 +210,11 @@ class UnifiedClient:
         machines."""
         return ""
 
-    def rung(self, request: LLMRequest) -> str | None:
+    def output_mode(self, request: LLMRequest) -> str | None:
         """The way to structure this request goes; None without a structure."""
         if request.response_format is None:
             return None
-        return request.rung or self.capabilities(request.model).structured[0]
+        return request.output_mode or self.capabilities(request.model).structured[0]
 
     # For subclasses.
 
@@ -296,9 +297,9 @@ class UnifiedClient:
         withheld = () if self.config.ambient_headers else ambient_headers(self.headers_variable) | {*self.ambient_headers}
         return make_client(library, address, self.settings.llm_timeout, withheld=withheld, **options)
 
-    def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> Caller:
-        """For `core.errors`."""
-        return Caller(
+    def error_context(self, request: LLMRequest, secret: SecretStr | None = None) -> ErrorContext:
+        """What errors of this call may say (`core.errors`)."""
+        return ErrorContext(
             self.provider,
             request.model,
             secret,
@@ -307,6 +308,11 @@ class UnifiedClient:
             base_url_variable=self.base_url_variable,
             lifecycle=lifecycle(self.provider, request.model),
         )
+
+    def caller(self, request: LLMRequest, secret: SecretStr | None = None) -> ErrorContext:
+        """The former name of `error_context`."""
+        warnings.warn("client.caller() is deprecated; it is called error_context().", DeprecationWarning, stacklevel=2)
+        return self.error_context(request, secret)
 
 
 def _streamed_on_loop(method: Callable[..., AsyncIterator[StreamEvent]]) -> Callable[..., AsyncIterator[StreamEvent]]:
@@ -353,7 +359,7 @@ def is_address(base_url: str) -> bool:
 
 
 _FIELDS = frozenset(f.name for f in fields(LLMRequest)) - {"messages", "meter"}
-_INTERNAL = frozenset({"allow_prose", "context", "phase", "rung"})
+_INTERNAL = frozenset({"allow_prose", "context", "output_mode", "phase"})
 """Fields that the package sets itself, and recommends to nobody."""
 
 
@@ -367,6 +373,9 @@ def as_request(messages: Messages, *, service: str = "", **options: Any) -> LLMR
         ValidationError: no message, a message of another shape, an unknown option.
     """
     system = options.pop("system", None)
+    if "rung" in options:
+        warnings.warn("The option rung is deprecated; it is called output_mode.", DeprecationWarning, stacklevel=3)
+        options["output_mode"] = options.pop("rung")
     if unknown := sorted(set(options) - _FIELDS):
         known = sorted({*_FIELDS, "system"} - _INTERNAL)
         raise ValidationError(

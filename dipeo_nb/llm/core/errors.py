@@ -38,8 +38,8 @@ class ForeignAnswerError(Exception):
     """Something came with status 200 that is not an answer of the API: of a proxy, a login, another program. The text says what."""
 
 
-class Caller(NamedTuple):
-    """Who calls, for the words of errors."""
+class ErrorContext(NamedTuple):
+    """What the errors of a call may say: provider, model, and the variables that a hint names."""
 
     provider: str
     model: str
@@ -68,7 +68,7 @@ class Caller(NamedTuple):
 
 
 def status_error(
-    caller: Caller,
+    context: ErrorContext,
     status: int,
     said: str,
     *,
@@ -77,18 +77,20 @@ def status_error(
     request_id: str | None = None,
 ) -> LLMError:
     """The error of an HTTP status and what the provider said; *code* is its own name for the problem."""
-    said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
+    said = context.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
     if said.startswith("<"):
         said = _PAGE
-    name, low = caller.provider, f"{code} {said}".lower()
+    name, low = context.provider, f"{code} {said}".lower()
     asked = {str(k).lower(): str(v).lower() for k, v in (headers or {}).items()}.get("x-should-retry")
     retryable = {"true": True, "false": False}.get(asked or "")
-    facts: dict[str, Any] = {**caller.facts, "status": status, "request_id": request_id, "retryable": retryable}
-    base = caller.base_url_variable
-    if ended := _of_ended_model(caller, status, code, said):
+    facts: dict[str, Any] = {**context.facts, "status": status, "request_id": request_id, "retryable": retryable}
+    base = context.base_url_variable
+    if ended := _of_ended_model(context, status, code, said):
         return ProviderError(f"{name}: {said.rstrip('.')}. {ended[0]}", hint=ended[1], **facts)
     filtered = any(words in low for words in _FILTERED)
-    refused = refusal_of(status, said, provider=name, model=caller.model, code=code, keyless=caller.keyless, page=said == _PAGE)
+    refused = refusal_of(
+        status, said, provider=name, model=context.model, code=code, keyless=context.keyless, page=said == _PAGE
+    )
     if refused is not None and not filtered:
         kind, message, hint = refused
         return kind(message, hint=hint, **facts)
@@ -96,13 +98,13 @@ def status_error(
         case 301 | 302 | 303 | 307 | 308:
             to = _place({str(k).lower(): str(v) for k, v in (headers or {}).items()}.get("location", ""))
             return ProviderError(
-                f"{name}: the server sends its callers elsewhere ({status}){f', to {caller.harmless(to)}' if to else ''}; the key does not go along.",
+                f"{name}: the server sends its callers elsewhere ({status}){f', to {context.harmless(to)}' if to else ''}; the key does not go along.",
                 hint=f"Set {base} to that address, if you trust it." if base else "Check the address of the server.",
                 **facts,
             )
         case 403 if filtered:  # a gateway's moderation
             return ContentFilteredError(f"{name}: {said}", hint="Change the prompt.", **facts)
-        case 401 | 403 if caller.keyless:
+        case 401 | 403 if context.keyless:
             return AuthError(
                 f"The server wants a key: {said}",
                 hint=f"Keys of the environment go to {name} itself"
@@ -111,7 +113,7 @@ def status_error(
                 **facts,
             )
         case 401 | 403:
-            fix = f"Set a valid {caller.variable}" if caller.variable else "Check the key"
+            fix = f"Set a valid {context.variable}" if context.variable else "Check the key"
             return AuthError(f"{name} refused the key: {said}", hint=f"{fix}, or run with --model local.", **facts)
         case 400 | 402 | 429 if status == 402 or any(words in low for words in _UNPAID):  # waiting does not help
             return ProviderError(f"{name}: {said}", hint="Check plan and billing, or run with --model local.", **facts)
@@ -130,7 +132,7 @@ def status_error(
             )
         case 404:
             server = f" and {base}" if base else ""
-            return ProviderError(f"{name}: {said}", hint=f"Check the model's name ('{caller.model}'){server}.", **facts)
+            return ProviderError(f"{name}: {said}", hint=f"Check the model's name ('{context.model}'){server}.", **facts)
     if _TOO_LONG.search(low):
         return ContextLengthError(f"{name}: {said}", hint=_SHORTER, **facts)
     if filtered:
@@ -147,9 +149,9 @@ _GONE = (
 """Words of providers for a model that they do not have (any more)."""
 
 
-def _of_ended_model(caller: Caller, status: int, code: str, said: str) -> tuple[str, str] | None:
+def _of_ended_model(context: ErrorContext, status: int, code: str, said: str) -> tuple[str, str] | None:
     """What to say (a sentence, a hint) when a server refuses a model whose end is announced; None when something else is wrong."""
-    known = caller.lifecycle
+    known = context.lifecycle
     if known is None or known.ends is None or status not in (400, 403, 404, 410):
         return None
     low = f"{code} {said}".lower()
@@ -185,23 +187,23 @@ _FILTERED = (
 that is not right."""
 
 
-def broken_connection(caller: Caller, error: BaseException) -> LLMConnectionError:
+def broken_connection(context: ErrorContext, error: BaseException) -> LLMConnectionError:
     """The error of a connection that was never made or broke."""
-    where = f" and {caller.base_url_variable}" if caller.base_url_variable else ""
-    said = caller.harmless(str(error)).strip().rstrip(".")
+    where = f" and {context.base_url_variable}" if context.base_url_variable else ""
+    said = context.harmless(str(error)).strip().rstrip(".")
     return LLMConnectionError(
-        f"{caller.provider} cannot be reached: {said or type(error).__name__}.",
+        f"{context.provider} cannot be reached: {said or type(error).__name__}.",
         hint=f"Check the network{where}, or run on the embedded model: --model local.",
-        **caller.facts,
+        **context.facts,
     )
 
 
-def too_slow(caller: Caller) -> LLMTimeoutError:
-    return LLMTimeoutError(f"{caller.provider} did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **caller.facts)
+def too_slow(context: ErrorContext) -> LLMTimeoutError:
+    return LLMTimeoutError(f"{context.provider} did not answer in time.", hint="Raise DIPEO_LLM_TIMEOUT.", **context.facts)
 
 
 @contextlib.contextmanager
-def translate_errors(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None) -> Iterator[None]:
+def translate_errors(context: ErrorContext, vendor: Callable[[Any], LLMError | None] = lambda _: None) -> Iterator[None]:
     """Errors of SDKs and HTTP libraries as ours.
 
     Args:
@@ -212,10 +214,10 @@ def translate_errors(caller: Caller, vendor: Callable[[Any], LLMError | None] = 
     except LLMError:
         raise
     except Exception as error:
-        mapped = _of_any(caller, error, lambda inner: vendor(inner) or _general(caller, inner))
+        mapped = _of_any(context, error, lambda inner: vendor(inner) or _general(context, inner))
         if mapped is None:
             raise
-        raise mapped from caller.cause(error)
+        raise mapped from context.cause(error)
 
 
 class Progress:
@@ -226,7 +228,9 @@ class Progress:
 
 
 @contextlib.contextmanager
-def reading(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _: None, *, hint: str = "") -> Iterator[Progress]:
+def reading(
+    context: ErrorContext, vendor: Callable[[Any], LLMError | None] = lambda _: None, *, hint: str = ""
+) -> Iterator[Progress]:
     """`translate_errors`, for code that reads an answer. The SDKs do not check what they pass on, so whatever fails there on a value of
     another type than the API's, or on one that is missing, is an error of the server.
 
@@ -244,23 +248,23 @@ def reading(caller: Caller, vendor: Callable[[Any], LLMError | None] = lambda _:
             what = _unreadable(inner)
             if what is None and isinstance(inner, (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)):
                 what = "an answer of an unknown form"
-            unread = unreadable(caller, what, hint=hint, begun=progress.begun) if what else None
-            return vendor(inner) or unread or _general(caller, inner)
+            unread = unreadable(context, what, hint=hint, begun=progress.begun) if what else None
+            return vendor(inner) or unread or _general(context, inner)
 
-        mapped = _of_any(caller, error, known)
+        mapped = _of_any(context, error, known)
         if mapped is None:
             raise
-        raise mapped from caller.cause(error)
+        raise mapped from context.cause(error)
 
 
-def _of_any(caller: Caller, error: Exception, known: Callable[[Exception], LLMError | None]) -> LLMError | None:
+def _of_any(context: ErrorContext, error: Exception, known: Callable[[Exception], LLMError | None]) -> LLMError | None:
     """*error* as ours. A group, which only the task groups of SDKs raise, is the first of its errors that is known."""
     if not isinstance(error, ExceptionGroup):
         return known(error)
     inner = _leaves(cast(Exception, error))
     if (ours := next((e for e in inner if isinstance(e, LLMError)), None)) is not None:
         return ours
-    return next(filter(None, map(known, inner)), None) or _broke(caller, inner[0])
+    return next(filter(None, map(known, inner)), None) or _broke(context, inner[0])
 
 
 def _leaves(error: Exception) -> list[Exception]:
@@ -271,22 +275,22 @@ def _leaves(error: Exception) -> list[Exception]:
     return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
 
 
-def _broke(caller: Caller, error: Exception) -> LLMConnectionError:
+def _broke(context: ErrorContext, error: Exception) -> LLMConnectionError:
     return LLMConnectionError(
-        f"The connection to {caller.provider} broke: {type(error).__name__}.", hint="Try again.", **caller.facts
+        f"The connection to {context.provider} broke: {type(error).__name__}.", hint="Try again.", **context.facts
     )
 
 
-def unreadable(caller: Caller, what: str, *, hint: str = "", begun: bool = False) -> ProviderError:
+def unreadable(context: ErrorContext, what: str, *, hint: str = "", begun: bool = False) -> ProviderError:
     """The error of an answer that cannot be used.
 
     Args:
         what: was sent.
         begun: whether a part of it was understood.
     """
-    check = hint or (f"Check {caller.base_url_variable}." if caller.base_url_variable else "Try again.")
+    check = hint or (f"Check {context.base_url_variable}." if context.base_url_variable else "Try again.")
     return ProviderError(
-        f"{caller.provider} sent {what}.", hint="Try again." if begun else check, retryable=begun or None, **caller.facts
+        f"{context.provider} sent {what}.", hint="Try again." if begun else check, retryable=begun or None, **context.facts
     )
 
 
@@ -299,36 +303,36 @@ def _unreadable(error: Exception) -> str | None:
     return "JSON that is nested too deeply" if isinstance(error, RecursionError) else None
 
 
-def _general(caller: Caller, error: Exception) -> LLMError | None:
+def _general(context: ErrorContext, error: Exception) -> LLMError | None:
     package = type(error).__module__.partition(".")[0]
     if (what := _unreadable(error)) is not None:
-        return unreadable(caller, what)
+        return unreadable(context, what)
     if package in HTTP_LIBRARIES:
         name = type(error).__name__
         if "Timeout" in name:
-            return too_slow(caller)
+            return too_slow(context)
         if "Connect" in name:
-            return broken_connection(caller, error)
-        return _broke(caller, error)
+            return broken_connection(context, error)
+        return _broke(context, error)
     if isinstance(error, (ConnectionError, OSError)):
-        return broken_connection(caller, error)
+        return broken_connection(context, error)
     return None
 
 
-def map_sdk_error(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
+def map_sdk_error(sdk: Any, context: ErrorContext) -> Callable[[Any], LLMError | None]:
     """What `translate_errors` needs to know of the SDKs of OpenAI and Anthropic, which are generated alike."""
 
     def vendor(error: Any) -> LLMError | None:
         if isinstance(error, sdk.APITimeoutError):
-            return too_slow(caller)
+            return too_slow(context)
         if isinstance(error, sdk.APIStatusError):
             code, said = said_by(error.body)
             said = said or _page(error) or str(error.message)
             code = str(getattr(error, "code", None) or code)
             if error.status_code < 300:  # an error within a stream that had begun well
-                return said_in_stream(caller, code, said)
+                return said_in_stream(context, code, said)
             return status_error(
-                caller,
+                context,
                 error.status_code,
                 said,
                 code=code,
@@ -337,10 +341,10 @@ def map_sdk_error(sdk: Any, caller: Caller) -> Callable[[Any], LLMError | None]:
             )
         if isinstance(error, sdk.APIConnectionError):
             cause = error.__cause__ or error
-            return _general(caller, cause) if isinstance(cause, ForeignAnswerError) else broken_connection(caller, cause)
+            return _general(context, cause) if isinstance(cause, ForeignAnswerError) else broken_connection(context, cause)
         if isinstance(error, sdk.APIError):
             code, said = said_by(error.body)
-            return said_in_stream(caller, str(getattr(error, "code", "") or code), said or str(error.message))
+            return said_in_stream(context, str(getattr(error, "code", "") or code), said or str(error.message))
         return None
 
     return vendor
@@ -445,14 +449,14 @@ def status_named(code: str, said: str) -> int | None:
     return next((status for words, status in _SAYING if words in said.lower()), None)
 
 
-def said_in_stream(caller: Caller, code: str, said: str) -> LLMError:
+def said_in_stream(context: ErrorContext, code: str, said: str) -> LLMError:
     """The error of an answer that failed after it had begun; there is no status then, only the provider's *code*, which some
     servers make a status of."""
     status = status_named(code, said) or 400
-    error = status_error(caller, status, said, code=code)
+    error = status_error(context, status, said, code=code)
     if status == 400 and type(error) is ProviderError:
-        said = caller.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
-        return ProviderError(f"{caller.provider}: {said}", hint="Try again.", **caller.facts)
+        said = context.harmless(said).strip()[:SAID_LIMIT] or "no reason given"
+        return ProviderError(f"{context.provider}: {said}", hint="Try again.", **context.facts)
     return error
 
 
@@ -488,4 +492,6 @@ def _until(value: str, now: datetime) -> float | None:
         return retry.seconds_until_reset(value, now)
 
 
-__getattr__: Callable[[str], Any] = renamed(__name__, {"stainless": "map_sdk_error", "translated": "translate_errors"})
+__getattr__: Callable[[str], Any] = renamed(
+    __name__, {"Caller": "ErrorContext", "stainless": "map_sdk_error", "translated": "translate_errors"}
+)

@@ -17,7 +17,7 @@ from dipeo_nb.domain.chat import (
     ChatMessage,
     LLMRequest,
     LLMResponse,
-    Rung,
+    OutputMode,
     StreamEvent,
     TokenUsage,
     ToolCall,
@@ -135,7 +135,7 @@ class ProviderCapabilities:
     """Reasoning efforts that it takes, lowest first; empty: all, or unknown."""
     always_thinks: bool = False
     """Whether its reasoning cannot be turned off."""
-    structured: tuple[Rung, ...] = ("prompt",)
+    structured: tuple[OutputMode, ...] = ("prompt",)
     """Ways to structured output, best first."""
     max_context_length: int | None = None
     """Tokens of a request and its answer together; None: unknown."""

@@ -77,7 +77,7 @@ class EchoClient(UnifiedClient):
                 calls,
                 finish_reason="tool_calls" if calls else "stop",
                 cost_usd=0.0,
-                rung=None if request.response_format is None or calls else "native",
+                output_mode=None if request.response_format is None or calls else "native",
                 tool_outputs=() if calls else tuple(_outputs(request)),
             ),
         )

@@ -169,11 +169,11 @@ def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
 
 
 def _response(request: LLMRequest, name: str, text: str, usage: TokenUsage, finish: str) -> LLMResponse:
-    structured = rung = None
+    structured = mode = None
     if request.response_format is not None:
         structured = parsed(text, request.response_format, provider="local", model=name, usage=usage, cut=finish == "length")
-        rung = "grammar"
-    return LLMResponse(text.strip(), "local", name, usage, structured, finish_reason=finish, cost_usd=0.0, rung=rung)
+        mode = "grammar"
+    return LLMResponse(text.strip(), "local", name, usage, structured, finish_reason=finish, cost_usd=0.0, output_mode=mode)
 
 
 def _refused(error: Mapping[str, Any]) -> LLMError:

@@ -47,8 +47,8 @@ class LLMClientContract(Contract):
     max_tokens: int = 20
     structure: bool = True
     """Whether the client gives structured answers (with `structure=False` that is not checked)."""
-    rungs: tuple[str, ...] = ("native", "grammar")
-    """What it may call the way to them (`LLMResponse.rung`)."""
+    output_modes: tuple[str, ...] = ("native", "grammar")
+    """The output modes that it may name (`LLMResponse.output_mode`)."""
 
     def refused(self, status: int) -> LLMClient:
         """A client whose provider answers with that HTTP status. Without it, the distinction of errors is not checked."""
@@ -99,7 +99,10 @@ class LLMClientContract(Contract):
         else:
             fits = isinstance(response.structured, dict) and isinstance(response.structured.get("decision"), bool)
             that(fits, f"for a schema, structured is {response.structured!r}, which does not fit it")
-        that(response.rung in self.rungs, f"the rung of a structured answer is {response.rung!r}, not of {self.rungs}")
+        that(
+            response.output_mode in self.output_modes,
+            f"the output mode of a structured answer is {response.output_mode!r}, not of {self.output_modes}",
+        )
 
     @promise
     async def test_a_stream_can_be_left_and_the_client_used_again(self, client: LLMClient) -> None:

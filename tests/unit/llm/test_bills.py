@@ -110,7 +110,7 @@ def test_bills_are_those_worked_out_by_hand(service: str, monkeypatch: pytest.Mo
     assert not wrong, "\n".join(wrong)
 
 
-async def _nothing(self: Any, model: str, caller: Any) -> Any:
+async def _nothing(self: Any, model: str, context: Any) -> Any:
     for _ in ():
         yield
 

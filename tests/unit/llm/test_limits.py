@@ -332,7 +332,7 @@ def test_structure_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch):
     assert [e.data["rung"] for e in events if e.kind == "error" and e.data] == ["tool", "json_mode", "prompt"]
     response = events[-1].response
     assert response is not None
-    assert (response.structured, response.rung) == (Answer(n=3), "prompt")
+    assert (response.structured, response.output_mode) == (Answer(n=3), "prompt")
     assert '"n"' in client.requests[-1].messages[0].content
 
 

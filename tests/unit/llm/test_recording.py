@@ -101,7 +101,7 @@ requests = st.builds(
     temperature=st.none() | st.sampled_from([0, 0.5, 1]),
     max_tokens=st.none() | st.integers(1, 9),
     response_format=st.none() | schemas,
-    rung=st.sampled_from([None, "native", "json_mode"]),
+    output_mode=st.sampled_from([None, "native", "json_mode"]),
     tools=st.lists(st.builds(ToolConfig, st.just("function"), texts, texts, schemas), max_size=2).map(tuple),
     tool_choice=st.sampled_from([None, "auto", "required"]),
     base_url=st.none() | st.just("http://localhost:1/v1"),
@@ -135,7 +135,7 @@ def test_the_key_does_not_depend_on_order_or_on_what_is_not_asked(what: LLMReque
 
 @given(requests, texts)
 def test_the_key_depends_on_what_is_asked(what: LLMRequest, text: str):
-    """Service, model, server, messages, parameters, tools, choice of a tool, schema and its rung each change the key."""
+    """Service, model, server, messages, parameters, tools, choice of a tool, schema and output mode each change the key."""
     others = [
         replace(what, service="gemini"),
         replace(what, model=what.model + "x"),
@@ -146,7 +146,7 @@ def test_the_key_depends_on_what_is_asked(what: LLMRequest, text: str):
         replace(what, tools=(*what.tools, ToolConfig("function", "other"))),
         replace(what, tool_choice="none"),
         replace(what, response_format={"type": "array", "title": "another one"}),
-        replace(what, rung="grammar"),
+        replace(what, output_mode="grammar"),
     ]
     assert len({content_key(other) for other in [what, *others]}) == len(others) + 1
 
@@ -313,13 +313,13 @@ class City(BaseModel):
 def test_structured_answers_come_back_as_what_was_asked_for(tmp_path: Path, kind: Any):
     """An instance of the class, or the object of the schema."""
     value = City.model_validate({"name": "Rome", "people": 3}) if kind is City else {"name": "Rome"}
-    end = StreamEvent("end", response=LLMResponse("{…}", "openai", "m", structured=value, rung="native"))
+    end = StreamEvent("end", response=LLMResponse("{…}", "openai", "m", structured=value, output_mode="native"))
     what = request("A city", response_format=kind)
     live = ask(Recordings(tmp_path, "record"), Fixed(end), what)
     again = ask(Recordings(tmp_path, "replay"), Fixed(), what)
     assert again.structured == live.structured == value
     assert type(again.structured) is type(value)
-    assert again.rung == "native"
+    assert again.output_mode == "native"
 
 
 def test_a_structured_value_that_no_longer_fits_is_an_error_with_its_file(tmp_path: Path):
@@ -510,7 +510,7 @@ def test_an_answer_that_does_not_fit_is_replayed_as_such(tmp_path: Path):
 
 def test_a_refused_way_to_structure_is_replayed_but_not_cached(tmp_path: Path):
     """`replay` takes the way the recorded run took; `auto` asks the server again, as a refusal is no answer."""
-    what = request("A city", response_format={"type": "object"}, rung="native")
+    what = request("A city", response_format={"type": "object"}, output_mode="native")
     refusal = ProviderError("no json_schema here", hint="h", provider="openai", model="m", status=400)
     with pytest.raises(ProviderError):
         ask(Recordings(tmp_path, "record"), Fixed(refusal), what)
@@ -567,7 +567,7 @@ def test_an_answer_after_a_refused_way_is_replayed(folder: Path):
     refuse = lambda call: call.error(400, "json_schema is not supported here")  # noqa: E731
     with ScriptedServer(refuse, call) as server:
         live, again = both_ways(folder, server, response_format=City)
-    assert live.rung == again.rung == "tool"
+    assert live.output_mode == again.output_mode == "tool"
 
 
 def test_tools_run_again_in_a_replay(folder: Path):

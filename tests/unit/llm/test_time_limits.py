@@ -35,7 +35,7 @@ async def read(steps: Sequence[float | Exception | None], total: float, idle: fl
     closed: list[bool] = []
     count = 0
     try:
-        async for _ in TimeLimits(total, idle).applied(pieces(steps, closed), REQUEST):
+        async for _ in TimeLimits(total, idle).guard(pieces(steps, closed), REQUEST):
             count += 1
             await asyncio.sleep(reads_for)
     finally:
@@ -122,7 +122,7 @@ def test_a_client_that_makes_an_error_of_the_cancellation():
 
     async def go() -> None:
         with pytest.raises(ValueError, match="made of it"):
-            async for _ in TimeLimits(LONG, 0.02).applied(stubborn(), REQUEST):
+            async for _ in TimeLimits(LONG, 0.02).guard(stubborn(), REQUEST):
                 pass
         task = asyncio.current_task()
         assert task is not None

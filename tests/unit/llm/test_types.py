@@ -18,7 +18,7 @@ from dipeo_nb.errors import LLMConnectionError, ProviderError, RateLimitError
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core import types
-from dipeo_nb.llm.core.errors import Caller, retry_after, status_error
+from dipeo_nb.llm.core.errors import ErrorContext, retry_after, status_error
 from dipeo_nb.llm.core.retry import pause
 from dipeo_nb.llm.core.types import (
     AdapterConfig,
@@ -164,6 +164,6 @@ def test_pauses_grow_within_limits():
 
 def test_quota_that_is_used_up_is_not_waited_for():
     """OpenAI's 429 for an unpaid bill is no rate limit."""
-    error = status_error(Caller("openai", "gpt-4o"), 429, "You exceeded your quota", code="insufficient_quota")
+    error = status_error(ErrorContext("openai", "gpt-4o"), 429, "You exceeded your quota", code="insufficient_quota")
     assert type(error) is ProviderError
     assert json.dumps(error.facts, default=str)

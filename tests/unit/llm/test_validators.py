@@ -119,8 +119,8 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more(wire: Wire, words: s
     assert found.structured.name == "Thun"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("rung", ["tool", "prompt", "json_mode"])
-def test_so_it_is_on_every_way_to_structure(rung: Any):
+@pytest.mark.parametrize("mode", ["tool", "prompt", "json_mode"])
+def test_so_it_is_on_every_way_to_structure(mode: Any):
     wire = WIRES[0]
     calls = {
         "type": "function_call",
@@ -130,9 +130,9 @@ def test_so_it_is_on_every_way_to_structure(rung: Any):
         "arguments": ANSWER,
         "status": "completed",
     }
-    reply = (lambda call: call.stream([final(calls)])) if rung == "tool" else wire.says(ANSWER)
+    reply = (lambda call: call.stream([final(calls)])) if mode == "tool" else wire.says(ANSWER)
     with ScriptedServer(reply) as server:
-        _, found = through_service(server, wire, response_format=city(raising(KeyError("k"))), rung=rung)
+        _, found = through_service(server, wire, response_format=city(raising(KeyError("k"))), output_mode=mode)
         assert len(server.seen) == 1
     assert isinstance(found, ValidatorCodeError)
     assert found.usage.total == 42

@@ -53,29 +53,29 @@ class UnifiedAnthropicClient(SDKClient):
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[StreamEvent]:
         secret = self.secret()
-        caller = self.caller(request, secret)
+        context = self.error_context(request, secret)
         client = await self._client(secret)
         body = self._body(request)
         yield self.started(request)
         turn = Turn(request)
-        vendor = map_sdk_error(load_sdk(), caller)
+        vendor = map_sdk_error(load_sdk(), context)
         for _ in range(PAUSES + 1):
             try:
-                with translate_errors(caller, vendor):
+                with translate_errors(context, vendor):
                     opened = await open_stream(client, "/v1/messages", body, load_sdk().AsyncStream)
             except LLMError as error:
                 if error.status != 400 or BOUND not in error.message:
                     raise
                 body["messages"] = without_thoughts(body["messages"])
-                with translate_errors(caller, vendor):
+                with translate_errors(context, vendor):
                     opened = await open_stream(client, "/v1/messages", body, load_sdk().AsyncStream)
-            with reading(caller, vendor) as progress:
+            with reading(context, vendor) as progress:
                 turn.begin(opened.headers.get("request-id"))
                 async with contextlib.aclosing(events_of(opened)) as events:
                     try:
                         async for event in events:
                             if error := event.get("error"):
-                                raise said_in_stream(caller, *said_by(error))
+                                raise said_in_stream(context, *said_by(error))
                             said = turn.take(event)
                             progress.begun = True
                             if said is not None:
@@ -91,9 +91,9 @@ class UnifiedAnthropicClient(SDKClient):
             if turn.stop_reason != "pause_turn":
                 break
             body["messages"] = [*body["messages"], {"role": "assistant", "content": list(map(kept, turn.blocks))}]
-        with reading(caller) as progress:
+        with reading(context) as progress:
             progress.begun = True
-            response = await made(lambda: turn.response(caller), request)
+            response = await made(lambda: turn.response(context), request)
         yield StreamEvent("usage", data=response.usage.to_dict())
         yield StreamEvent("end", response=response)
 
@@ -101,16 +101,16 @@ class UnifiedAnthropicClient(SDKClient):
         """Ask for the list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             await client.models.list(limit=1)
 
     async def announced_ends(self) -> dict[str, date]:
         """When models are retired, as the provider's list of models says; errors as `check_key`."""
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             listed = await client.models.list(limit=1000)
             return ends_of((m.id, getattr(m, "retires_at", None)) for m in listed.data or ())
 
@@ -146,15 +146,15 @@ class UnifiedAnthropicClient(SDKClient):
         return found
 
     def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
-        caller = self.caller(request)
+        context = self.error_context(request)
         try:
-            with reading(caller):
+            with reading(context):
                 result = entry["result"]
                 kind = named(result["type"])
                 if kind == "errored":
-                    return said_in_stream(caller, *said_by(result["error"]))
+                    return said_in_stream(context, *said_by(result["error"]))
                 if kind != "succeeded":
-                    return ProviderError(f"anthropic: the request was {kind}.", hint="Submit it again.", **caller.facts)
+                    return ProviderError(f"anthropic: the request was {kind}.", hint="Submit it again.", **context.facts)
                 message = result["message"]
                 blocks: list[dict[str, Any]] = []
                 for block in map(record, message["content"]):
@@ -162,7 +162,7 @@ class UnifiedAnthropicClient(SDKClient):
                     blocks.append({**block, **given})
                 model, stop = words(message.get("model")) or request.model, words(message.get("stop_reason")) or None
                 usage = usage_of(record(message.get("usage")))
-                return response_of(blocks, stop, usage, request, model, words(message.get("id")) or None, caller)
+                return response_of(blocks, stop, usage, request, model, words(message.get("id")) or None, context)
         except LLMError as error:
             return error
 
@@ -170,8 +170,8 @@ class UnifiedAnthropicClient(SDKClient):
     async def _batches(self) -> AsyncIterator[Any]:
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             yield client.messages.batches
 
     def _load_sdk(self) -> Any:
@@ -218,7 +218,7 @@ class UnifiedAnthropicClient(SDKClient):
             sampling["temperature"] = request.temperature
         if request.top_p is not None:
             sampling["top_p"] = request.top_p
-        if self.rung(request) is not None:
+        if self.output_mode(request) is not None:
             shape = {"format": {"type": "json_schema", "schema": schema_for(request)}}
             body["output_config"] = {**body.get("output_config", {}), **shape}
         if request.tools:

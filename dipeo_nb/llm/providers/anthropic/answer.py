@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsage, ToolCall
 from dipeo_nb.errors import ContentFilteredError
-from dipeo_nb.llm.core.errors import Caller
+from dipeo_nb.llm.core.errors import ErrorContext
 from dipeo_nb.llm.streaming import TextPieces, named, words
 from dipeo_nb.llm.structured import parsed
 from dipeo_nb.llm.tools import call_id_of
@@ -147,9 +147,9 @@ class Turn:
         given = block.get(UNREADABLE, block.get("input"))
         return StreamEvent("tool_call_end", block["name"], data={"id": block["id"], "arguments": given})
 
-    def response(self, caller: Caller) -> LLMResponse:
+    def response(self, context: ErrorContext) -> LLMResponse:
         """The finished answer."""
-        return response_of(self.blocks, self.stop_reason, self.usage, self._request, self._model, self._request_id, caller)
+        return response_of(self.blocks, self.stop_reason, self.usage, self._request, self._model, self._request_id, context)
 
     @property
     def usage(self) -> TokenUsage:
@@ -165,7 +165,7 @@ def response_of(
     request: LLMRequest,
     model: str,
     request_id: str | None,
-    caller: Caller,
+    context: ErrorContext,
 ) -> LLMResponse:
     """The content of a finished message as our response.
 
@@ -175,12 +175,12 @@ def response_of(
     """
     if stop_reason == "refusal":
         raise ContentFilteredError(
-            "The model refused to answer.", hint="Change the prompt.", request_id=request_id, usage=usage, **caller.facts
+            "The model refused to answer.", hint="Change the prompt.", request_id=request_id, usage=usage, **context.facts
         )
     text = "".join(words(b.get("text")) for b in blocks if b["type"] == "text")
     calls = tuple(_call(b) for b in blocks if b["type"] == "tool_use")
     finish = FINISH.get(stop_reason or "", stop_reason or "stop")
-    structured = rung = None
+    structured = mode = None
     if request.response_format is not None and not calls:
         structured = parsed(
             text,
@@ -190,7 +190,7 @@ def response_of(
             usage=usage,
             cut=finish == "length",
         )
-        rung = "native"
+        mode = "native"
     cited = (c for b in blocks for c in b.get("citations") or () if c.get("url"))
     return LLMResponse(
         text,
@@ -201,7 +201,7 @@ def response_of(
         calls,
         finish,
         request_id,
-        rung=rung,
+        output_mode=mode,
         tool_outputs=tuple({"type": "citation", "url": words(c["url"]), "title": words(c.get("title"))} for c in cited),
         raw={"provider": "anthropic", "content": list(map(kept, blocks))} if calls else None,
         warnings=(FULL,) if stop_reason == "model_context_window_exceeded" else (),

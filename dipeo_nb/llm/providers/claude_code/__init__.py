@@ -25,7 +25,7 @@ from dipeo_nb.errors import UnsupportedError, ValidationError
 from dipeo_nb.llm.core.client import NO_KEY, UnifiedClient
 from dipeo_nb.llm.core.errors import reading
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.providers.claude_code.answer import Answer, known_error
+from dipeo_nb.llm.providers.claude_code.answer import IncomingAnswer, known_error
 from dipeo_nb.llm.providers.claude_code.sessions import Pool, SessionSettings, Turns, load_sdk
 from dipeo_nb.llm.structured import is_object, made, name_of, schema_of
 
@@ -55,9 +55,9 @@ class UnifiedClaudeCodeClient(UnifiedClient):
         settings = self._session_settings(request)
         history, prompt = turns_of(request.messages)
         yield self.started(request)
-        caller = self.caller(request, self.config.api_key or NO_KEY)
-        answer = Answer(request, caller)
-        with reading(caller, lambda error: known_error(error, caller)) as progress:
+        context = self.error_context(request, self.config.api_key or NO_KEY)
+        answer = IncomingAnswer(request, context)
+        with reading(context, lambda error: known_error(error, context)) as progress:
             async with self._pool.session(settings, history) as session:
                 if not session.ready:
                     yield StreamEvent("progress", "Starting Claude Code")
@@ -110,7 +110,7 @@ class UnifiedClaudeCodeClient(UnifiedClient):
                 )
             tools.append("WebSearch")
         shape = None
-        if self.rung(request) is not None:
+        if self.output_mode(request) is not None:
             schema = schema_of(request.response_format)
             if not is_object(schema):
                 raise UnsupportedError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from dipeo_nb.domain.chat import BillItem, LLMRequest, LLMResponse, StreamEvent, TokenUsage
 from dipeo_nb.errors import LLMConnectionError, LLMError, ProviderError
-from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import SAID_LIMIT, ErrorContext, said_in_stream, status_error
 from dipeo_nb.llm.providers.claude_code.sessions import Session, load_sdk
 from dipeo_nb.llm.streaming import TextPieces, incomplete_stream_error, words
 from dipeo_nb.llm.structured import parsed
@@ -25,12 +25,12 @@ ERRORS = {
 """What the SDK calls an error → what Anthropic's API calls it."""
 
 
-class Answer:
+class IncomingAnswer:
     """A turn while it comes."""
 
-    def __init__(self, request: LLMRequest, caller: Caller) -> None:
+    def __init__(self, request: LLMRequest, context: ErrorContext) -> None:
         self._request = request
-        self._caller = caller
+        self._context = context
         self._said, self._thoughts = TextPieces(), TextPieces()
         self._model = request.model
         self._error: str | None = None
@@ -84,42 +84,44 @@ class Answer:
             error.usage = usage if usage.total or cost else None
             raise error
         text = words(result.result) or self._said.text
-        structured = rung = None
+        structured = mode = None
         if self._request.response_format is not None:
             text = text if result.structured_output is None else json.dumps(result.structured_output, ensure_ascii=False)
             structured = parsed(
                 text,
                 self._request.response_format,
-                provider=self._caller.provider,
+                provider=self._context.provider,
                 model=self._model,
                 usage=usage,
                 cut=result.stop_reason == "max_tokens",
             )
-            rung = "native"
+            mode = "native"
         finish = "length" if result.stop_reason == "max_tokens" else "stop"
         return LLMResponse(
-            text, self._caller.provider, self._model or "claude-code", usage, structured,
-            finish_reason=finish, request_id=result.session_id, cost_usd=cost, rung=rung,
+            text, self._context.provider, self._model or "claude-code", usage, structured,
+            finish_reason=finish, request_id=result.session_id, cost_usd=cost, output_mode=mode,
         )  # fmt: skip
 
     def _failure(self, result: Any, said: str) -> LLMError:
         if result.api_error_status:
-            return status_error(self._caller, result.api_error_status, said)
+            return status_error(self._context, result.api_error_status, said)
         if self._error in ERRORS:
-            return said_in_stream(self._caller, ERRORS[self._error], said)
-        return ProviderError(f"{self._caller.provider}: {self._caller.harmless(said)}", hint="Try again.", **self._caller.facts)
+            return said_in_stream(self._context, ERRORS[self._error], said)
+        return ProviderError(
+            f"{self._context.provider}: {self._context.harmless(said)}", hint="Try again.", **self._context.facts
+        )
 
 
-def known_error(error: Any, caller: Caller) -> LLMError | None:
+def known_error(error: Any, context: ErrorContext) -> LLMError | None:
     """The SDK's errors as ours."""
     sdk = load_sdk()
     if isinstance(error, sdk.CLINotFoundError):
         return LLMConnectionError(
             "The program of Claude Code is not there.",
             hint='Run: pip install "dipeo-nb[claude-code]", or install Claude Code.',
-            **caller.facts,
+            **context.facts,
         )
     if isinstance(error, sdk.ClaudeSDKError) or type(error) is Exception:  # so the SDK says what its reader met
-        said = next(iter(caller.harmless(str(error)).strip()[:SAID_LIMIT].splitlines()), "no reason given")
-        return LLMConnectionError(f"Claude Code ended: {said}", hint="Try again.", **caller.facts)
+        said = next(iter(context.harmless(str(error)).strip()[:SAID_LIMIT].splitlines()), "no reason given")
+        return LLMConnectionError(f"Claude Code ended: {said}", hint="Try again.", **context.facts)
     return None

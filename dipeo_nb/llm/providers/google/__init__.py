@@ -19,7 +19,7 @@ from dipeo_nb.llm.core.http import escaped
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.core.types import BatchStatus
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.providers.google.answer import Answer
+from dipeo_nb.llm.providers.google.answer import IncomingAnswer
 from dipeo_nb.llm.providers.google.batches import RPC_STATUS, created, readable, status_of, within
 from dipeo_nb.llm.providers.google.request import (
     THOUGHT,
@@ -57,8 +57,8 @@ class UnifiedGoogleClient(SDKClient):
         client = await self._client(secret)
         call = self._call(request)
         yield self.started(request)
-        answer = Answer(request)
-        with reading(caller := self.caller(request, secret), vendor_errors(caller), hint=HINT) as progress:
+        answer = IncomingAnswer(request)
+        with reading(context := self.error_context(request, secret), vendor_errors(context), hint=HINT) as progress:
             try:
                 async with contextlib.aclosing(chunks_of(client, call)) as chunks:
                     async for chunk in chunks:
@@ -79,7 +79,7 @@ class UnifiedGoogleClient(SDKClient):
         """Ask for a list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
         secret = self.secret()
         client = await self._client(secret)
-        with translate_errors(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
+        with translate_errors(context := self.error_context(self.request("-"), secret), vendor_errors(context)):
             await client.aio.models.list(config={"page_size": 1})
 
     # The batch API, with the requests in the call itself.
@@ -124,13 +124,13 @@ class UnifiedGoogleClient(SDKClient):
         return found
 
     def _batch_result(self, entry: Any, request: LLMRequest) -> LLMResponse | LLMError:
-        caller = self.caller(request)
-        answer = Answer(request)
+        context = self.error_context(request)
+        answer = IncomingAnswer(request)
         try:
-            with reading(caller):
+            with reading(context):
                 if (error := entry.get("error")) is not None:
                     code, said = said_by({"error": error})
-                    return status_error(caller, RPC_STATUS.get(int(code or 0), 500), said)
+                    return status_error(context, RPC_STATUS.get(int(code or 0), 500), said)
                 # As the SDK does, which leaves out what it does not know yet.
                 response = load_sdk().types.GenerateContentResponse._from_response(response=entry["response"], kwargs={})
                 for _ in answer.take(response):
@@ -144,7 +144,7 @@ class UnifiedGoogleClient(SDKClient):
         responses: list[Any] = []
         token = opened.set(responses)
         try:
-            with reading(self.caller(self.request("-"))):
+            with reading(self.error_context(self.request("-"))):
                 try:
                     async with self._batches() as batches:
                         await batches.get(name=batch_id)
@@ -159,7 +159,7 @@ class UnifiedGoogleClient(SDKClient):
     async def _batches(self) -> AsyncIterator[Any]:
         secret = self.secret()
         client = await self._client(secret)
-        with translate_errors(caller := self.caller(self.request("-"), secret), vendor_errors(caller)):
+        with translate_errors(context := self.error_context(self.request("-"), secret), vendor_errors(context)):
             yield client.aio.batches
 
     def _load_sdk(self) -> Any:
@@ -262,16 +262,16 @@ class UnifiedGoogleClient(SDKClient):
         return {**thinking, "thinking_budget": THOUGHT[wanted]}
 
     def _structure(self, request: LLMRequest) -> dict[str, Any]:
-        if (rung := self.rung(request)) is None:
+        if (mode := self.output_mode(request)) is None:
             return {}
         if request.tools and not is_generation_3(request.model):
             raise UnsupportedError(
                 f"{request.model} gives no native structure together with tools.",
-                hint="Leave out rung (then the answer is a tool's arguments), or use a Gemini 3 model.",
+                hint="Leave out output_mode (then the answer is a tool's arguments), or use a Gemini 3 model.",
                 provider=self.provider,
                 model=request.model,
             )
-        schema = {} if rung == "json_mode" else {"response_json_schema": json_schema(request.response_format)}
+        schema = {} if mode == "json_mode" else {"response_json_schema": json_schema(request.response_format)}
         return {"response_mime_type": "application/json", **schema}
 
 

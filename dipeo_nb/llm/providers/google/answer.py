@@ -29,7 +29,7 @@ FILTERED = frozenset({
 """Reasons to end an answer that are about its content."""
 
 
-class Answer:
+class IncomingAnswer:
     """An answer while it comes."""
 
     def __init__(self, request: LLMRequest) -> None:
@@ -109,10 +109,10 @@ class Answer:
                 **self._facts,
             )
         text, cut, usage = "".join(self._texts), reason == "MAX_TOKENS", self.usage
-        structured = rung = None
+        structured = mode = None
         if request.response_format is not None and not self._calls:
             structured = parsed(text, request.response_format, provider="gemini", model=request.model, usage=usage, cut=cut)
-            rung = "json_mode" if request.rung == "json_mode" else "native"
+            mode = "json_mode" if request.output_mode == "json_mode" else "native"
         signed = any("thoughtSignature" in part or "functionCall" in part for part in self._parts)
         return LLMResponse(
             text,
@@ -123,7 +123,7 @@ class Answer:
             tuple(self._calls),
             "length" if cut else "tool_calls" if self._calls else "stop",
             self._id,
-            rung=rung,
+            output_mode=mode,
             tool_outputs=tuple(self._outputs),
             raw={"provider": "gemini", "model": request.model, "content": self._parts} if signed else None,
         )

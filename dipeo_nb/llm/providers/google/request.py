@@ -182,7 +182,7 @@ def json_schema(response_format: Any) -> dict[str, Any]:
         if lost := sorted(_NEEDED & set(node)):  # pyright: ignore[reportUnknownArgumentType]
             raise UnsupportedError(
                 f"gemini's native structure has no '{lost[0]}', which '{name_of(response_format)}' uses.",
-                hint="Leave out rung (then another way is taken), or write the schema without it.",
+                hint="Leave out output_mode (then another way is taken), or write the schema without it.",
                 provider="gemini",
             )
         reference = str(node.get("$ref", ""))

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from dipeo_nb.errors import LLMError, MissingDependencyError
-from dipeo_nb.llm.core.errors import HTTP_LIBRARIES, Caller, said_by, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import HTTP_LIBRARIES, ErrorContext, said_by, said_in_stream, status_error
 
 
 def load_sdk() -> Any:
@@ -57,13 +57,13 @@ def is_broken(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in HTTP_LIBRARIES or isinstance(error, OSError)
 
 
-def vendor_errors(caller: Caller) -> Callable[[Any], LLMError | None]:
+def vendor_errors(context: ErrorContext) -> Callable[[Any], LLMError | None]:
     """What `translate_errors` needs to know of the SDK."""
     errors = load_sdk().errors
 
     def vendor(error: Any) -> LLMError | None:
         if isinstance(error, errors.APIError):
-            return _refused(error, caller)
+            return _refused(error, context)
         return None
 
     return vendor
@@ -72,7 +72,7 @@ def vendor_errors(caller: Caller) -> Callable[[Any], LLMError | None]:
 HINT = "Check that GOOGLE_BASE_URL speaks the Gemini API."
 
 
-def _refused(error: Any, caller: Caller) -> LLMError:
+def _refused(error: Any, context: ErrorContext) -> LLMError:
     """The error of an answer that is one; its details are those of https://google.aip.dev/193."""
     body: Any = error.details if isinstance(error.details, Mapping) else {}
     inner: Any = body.get("error") if isinstance(body.get("error"), Mapping) else body
@@ -80,7 +80,7 @@ def _refused(error: Any, caller: Caller) -> LLMError:
     details = [d for d in found if isinstance(d, Mapping)] if isinstance(found, list) else []
     said = said_by(error.details)[1] or str(error.message or "")
     if not isinstance(error.code, int):
-        return said_in_stream(caller, str(error.status or ""), said)
+        return said_in_stream(context, str(error.status or ""), said)
     status, code = error.code, str(error.status or "")
     reasons = {d.get("reason") for d in details}
     if status == 400 and "API_KEY_INVALID" in reasons:  # Google's way to say 401
@@ -88,7 +88,7 @@ def _refused(error: Any, caller: Caller) -> LLMError:
     if status == 429 and any("PerDay" in str(v.get("quotaId")) for d in details for v in d.get("violations") or ()):
         code = "insufficient_quota"  # until tomorrow
     headers = dict(error.response.headers) if hasattr(error.response, "headers") else {}
-    return status_error(caller, status, said, code=code, headers={**_asked_to_wait(details), **headers})
+    return status_error(context, status, said, code=code, headers={**_asked_to_wait(details), **headers})
 
 
 def _asked_to_wait(details: Sequence[Mapping[str, Any]]) -> dict[str, str]:

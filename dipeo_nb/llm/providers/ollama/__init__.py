@@ -13,10 +13,10 @@ from dipeo_nb.domain.chat import LLMRequest, StreamEvent
 from dipeo_nb.domain.request_options import merged
 from dipeo_nb.errors import LLMConnectionError, LLMError, ValidationError
 from dipeo_nb.llm.core.client import NO_KEY
-from dipeo_nb.llm.core.errors import Caller, reading, translate_errors
+from dipeo_nb.llm.core.errors import ErrorContext, reading, translate_errors
 from dipeo_nb.llm.core.sdk_client import SDKClient
 from dipeo_nb.llm.options import check_options, nearest_effort
-from dipeo_nb.llm.providers.ollama.answer import Answer, events_of
+from dipeo_nb.llm.providers.ollama.answer import IncomingAnswer, events_of
 from dipeo_nb.llm.providers.ollama.models import Fetch, full_name
 from dipeo_nb.llm.providers.ollama.request import messages_of, tools_of, unsupported
 from dipeo_nb.llm.providers.ollama.sdk import authorized, client_class, load_sdk, may_listen, refused
@@ -53,13 +53,13 @@ class UnifiedOllamaClient(SDKClient):
         body = self._body(request)
         client = await self._client()
         yield self.started(request)
-        answer = Answer(request)
+        answer = IncomingAnswer(request)
         hint = f"Check that an Ollama server runs at {self.base_url()} (OLLAMA_HOST, without /v1)."
-        with reading(caller := self.caller(request, self.config.api_key), self._vendor(caller), hint=hint) as progress:
+        with reading(context := self.error_context(request, self.config.api_key), self._vendor(context), hint=hint) as progress:
             name = full_name(request.model)
             known = name in self._present
             if not known:
-                async for event in self._fetched(request.model, caller):
+                async for event in self._fetched(request.model, context):
                     yield event
             try:
                 async for event in events_of(client, body, answer):
@@ -69,7 +69,7 @@ class UnifiedOllamaClient(SDKClient):
                 if error.status_code != 404 or not known:
                     raise
                 self._present.discard(name)  # removed meanwhile
-                async for event in self._fetched(request.model, caller):
+                async for event in self._fetched(request.model, context):
                     yield event
                 async for event in events_of(client, body, answer):
                     progress.begun = True
@@ -81,7 +81,7 @@ class UnifiedOllamaClient(SDKClient):
     async def check_key(self) -> None:
         """Ask for the list of models. Raises LLMErrors when it cannot be asked."""
         client = await self._client()
-        with translate_errors(caller := self.caller(self.request("-"), self.config.api_key), self._vendor(caller)):
+        with translate_errors(context := self.error_context(self.request("-"), self.config.api_key), self._vendor(context)):
             await client.list()
 
     def _load_sdk(self) -> Any:
@@ -107,27 +107,27 @@ class UnifiedOllamaClient(SDKClient):
         # Said in any case: else the SDK sends OLLAMA_API_KEY to whatever server this is.
         return client_class()(connections, address, auth=authorized(key))
 
-    async def _fetched(self, model: str, caller: Caller) -> AsyncGenerator[StreamEvent]:
+    async def _fetched(self, model: str, context: ErrorContext) -> AsyncGenerator[StreamEvent]:
         """Progress until the server has the model."""
         address = self.base_url() or ""
-        async with contextlib.aclosing(Fetch.joined(address, model, self._connected, caller)) as events:
+        async with contextlib.aclosing(Fetch.joined(address, model, self._connected, context)) as events:
             async for event in events:
                 yield event
         self._present.add(full_name(model))
 
-    def _vendor(self, caller: Caller) -> Callable[[Any], LLMError | None]:
+    def _vendor(self, context: ErrorContext) -> Callable[[Any], LLMError | None]:
         """What `translate_errors` needs to know of the SDK."""
         sdk, address = load_sdk(), self.base_url()
 
         def vendor(error: Any) -> LLMError | None:
             if isinstance(error, sdk.ResponseError):
-                return refused(error, caller)
+                return refused(error, context)
             if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) or type(error) is ConnectionError:
                 return LLMConnectionError(
                     f"No Ollama server answers at {address}.",
                     hint="Start it with: ollama serve (from https://ollama.com/download), set OLLAMA_HOST if it runs elsewhere, "
                     "or use the embedded model: --model local.",
-                    **caller.facts,
+                    **context.facts,
                 )
             return None
 
@@ -167,12 +167,12 @@ class UnifiedOllamaClient(SDKClient):
             body["think"] = nearest_effort(request.reasoning, ("low", "medium", "high")) if thinks else False
         if tools := tools_of(request):
             body["tools"] = tools
-        if (rung := self.rung(request)) is not None:
+        if (mode := self.output_mode(request)) is not None:
             if tools:
                 raise unsupported(
                     request,
                     "Ollama's grammar leaves a model no way to call tools.",
-                    "Leave out rung (then structure is asked for in words), or do the tools in a node before.",
+                    "Leave out output_mode (then structure is asked for in words), or do the tools in a node before.",
                 )
-            body["format"] = "json" if rung == "json_mode" else schema_of(request.response_format)
+            body["format"] = "json" if mode == "json_mode" else schema_of(request.response_format)
         return merged(body, merged(self.config.extra_params, request.extra))

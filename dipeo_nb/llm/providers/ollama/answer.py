@@ -25,7 +25,7 @@ def _ended_otherwise(reason: str) -> str:
     return f"Ollama ended its answer with '{reason}'."
 
 
-class Answer:
+class IncomingAnswer:
     """An answer while it comes."""
 
     def __init__(self, request: LLMRequest) -> None:
@@ -65,10 +65,10 @@ class Answer:
             raise incomplete_stream_error(request)
         text, cut = "".join(self._text), end.done_reason == "length"
         usage = _usage(end)
-        structured = rung = None
+        structured = mode = None
         if request.response_format is not None and not self._calls:
             structured = parsed(text, request.response_format, provider="ollama", model=request.model, usage=usage, cut=cut)
-            rung = "json_mode" if request.rung == "json_mode" else "grammar"
+            mode = "json_mode" if request.output_mode == "json_mode" else "grammar"
         return LLMResponse(
             text,
             "ollama",
@@ -77,7 +77,7 @@ class Answer:
             structured,
             tuple(self._calls),
             "length" if cut else "tool_calls" if self._calls else "stop",
-            rung=rung,
+            output_mode=mode,
             raw=self._raw(text) if self._calls and self._thoughts else None,
             warnings=() if end.done_reason in _COMPLETE else (_ended_otherwise(end.done_reason),),
         )
@@ -98,7 +98,7 @@ def _call(function: Any) -> ToolCall:
     return call_of(call_id, named(function.name), text if isinstance(text, str) else "" if text is None else json.dumps(text))
 
 
-async def events_of(client: Any, body: Mapping[str, Any], answer: Answer) -> AsyncGenerator[StreamEvent]:
+async def events_of(client: Any, body: Mapping[str, Any], answer: IncomingAnswer) -> AsyncGenerator[StreamEvent]:
     async with contextlib.aclosing(await client.chat_as_it_is(body)) as chunks:
         async for chunk in chunks:
             for event in answer.take(chunk):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dipeo_nb.domain.chat import StreamEvent
 from dipeo_nb.errors import ModelUnavailableError
-from dipeo_nb.llm.core.errors import Caller
+from dipeo_nb.llm.core.errors import ErrorContext
 from dipeo_nb.llm.providers.ollama.sdk import load_sdk
 
 LISTED = 12
@@ -43,7 +43,7 @@ class Fetch:
 
     @classmethod
     async def joined(
-        cls, address: str, model: str, connected: Callable[[], Any], caller: Caller
+        cls, address: str, model: str, connected: Callable[[], Any], context: ErrorContext
     ) -> AsyncGenerator[StreamEvent]:
         """Progress until the server has the model.
 
@@ -53,7 +53,7 @@ class Fetch:
         key = asyncio.get_running_loop(), address, full_name(model)
         fetch = cls._running.get(key)
         if fetch is None or fetch._task.done():
-            fetch = cls._running[key] = cls(lambda fetch: fetch._work(connected, model, caller))
+            fetch = cls._running[key] = cls(lambda fetch: fetch._work(connected, model, context))
         fetch._waiting += 1
         try:
             while not fetch._task.done():
@@ -69,16 +69,16 @@ class Fetch:
                     del cls._running[key]
                 fetch._task.cancel()
 
-    async def _work(self, connected: Callable[[], Any], model: str, caller: Caller) -> None:
+    async def _work(self, connected: Callable[[], Any], model: str, context: ErrorContext) -> None:
         client = connected()  # its own, as the one of the first call may be closed before the download ends
         try:
             present = [str(m.model) for m in (await client.list()).models]
             if full_name(model) not in {full_name(name) for name in present}:
-                await self._pull(client, model, present, caller)
+                await self._pull(client, model, present, context)
         finally:
             await client.close()
 
-    async def _pull(self, client: Any, model: str, present: Sequence[str], caller: Caller) -> None:
+    async def _pull(self, client: Any, model: str, present: Sequence[str], context: ErrorContext) -> None:
         layers: dict[str, tuple[int, int]] = {}
         status = ""
         try:
@@ -91,9 +91,9 @@ class Fetch:
                     self._text = f"Fetching {model}" if step.digest else f"Fetching {model}: {status}"
                     self._tell()
         except load_sdk().ResponseError as error:
-            raise _unavailable(model, caller.harmless(str(error.error)), present, caller) from caller.cause(error)
+            raise _unavailable(model, context.harmless(str(error.error)), present, context) from context.cause(error)
         if status != "success":
-            raise _unavailable(model, f"the download ended with '{status}'", present, caller)
+            raise _unavailable(model, f"the download ended with '{status}'", present, context)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -105,11 +105,11 @@ class Fetch:
         news.set()
 
 
-def _unavailable(model: str, said: str, present: Sequence[str], caller: Caller) -> ModelUnavailableError:
+def _unavailable(model: str, said: str, present: Sequence[str], context: ErrorContext) -> ModelUnavailableError:
     names = ", ".join(sorted(present)[:LISTED]) + (" …" if len(present) > LISTED else "")
     has = f"This server has {names}" if names else "This server has no models yet"
     return ModelUnavailableError(
         f"Ollama cannot fetch the model '{model}': {said.strip().rstrip('.')[:300]}.",
         hint=f"Check the name at https://ollama.com/library. {has}. Or use the embedded model: --model local.",
-        **caller.facts,
+        **context.facts,
     )

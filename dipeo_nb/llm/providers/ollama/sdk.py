@@ -13,7 +13,7 @@ import httpx
 
 from dipeo_nb.errors import AuthError, ContextLengthError, LLMError, UnsupportedError
 from dipeo_nb.llm.core import sdk_client
-from dipeo_nb.llm.core.errors import SAID_LIMIT, Caller, said_by, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import SAID_LIMIT, ErrorContext, said_by, said_in_stream, status_error
 
 DEFAULT_PORT = 11434
 CONNECT_S = 0.3
@@ -83,37 +83,37 @@ def authorized(key: str) -> Callable[[httpx.Request], httpx.Request]:
 # Failures.
 
 
-def refused(error: Any, caller: Caller) -> LLMError:
+def refused(error: Any, context: ErrorContext) -> LLMError:
     said = (said_by({"error": error.error})[1] or str(error.error))[:SAID_LIMIT]
     if error.status_code < 0:  # said within the stream: the request was taken, then the server failed
-        return said_in_stream(caller, "server_error", said)
+        return said_in_stream(context, "server_error", said)
     low = said.lower()
     if error.status_code == 401:
         return AuthError(
-            f"ollama: {caller.harmless(said)}.",
+            f"ollama: {context.harmless(said)}.",
             hint="Models at ollama.com want an account: run `ollama signin`, or use a model of your own server.",
             status=401,
-            **caller.facts,
+            **context.facts,
         )
     if error.status_code == 400 and "context" in low and "exceed" in low:
         return ContextLengthError(
-            f"ollama: {caller.harmless(said)}",
+            f"ollama: {context.harmless(said)}",
             hint="Remember less (at_most), or give models more context: OLLAMA_CONTEXT_LENGTH=16384 ollama serve, "
             "or extra={'options': {'num_ctx': 16384}} (in a diagram: `extra` of the person).",
             status=400,
-            **caller.facts,
+            **context.facts,
         )
     if error.status_code == 400 and "does not support" in low:
         return UnsupportedError(
-            f"ollama: {caller.harmless(said)}",
-            hint=f"Use a model that does; `ollama show {caller.model}` lists what this one can.",
+            f"ollama: {context.harmless(said)}",
+            hint=f"Use a model that does; `ollama show {context.model}` lists what this one can.",
             status=400,
-            **caller.facts,
+            **context.facts,
         )
     # The SDK's error has no headers; the one of the HTTP library that it was made of has.
     cause = error.__context__
     headers = cause.response.headers if isinstance(cause, httpx.HTTPStatusError) else {}
-    return status_error(caller, error.status_code, said, headers=headers)
+    return status_error(context, error.status_code, said, headers=headers)
 
 
 def may_listen(address: str) -> bool:

@@ -50,7 +50,7 @@ class UnifiedOpenAIClient(SDKClient):
         body = self._body(request)
         client = await self._client(secret)
         yield self.started(request)
-        caller = self.caller(request, secret)
+        context = self.error_context(request, secret)
         final: Any = None
         request_id: str | None = None
         calls: dict[str, tuple[str, str]] = {}
@@ -58,15 +58,15 @@ class UnifiedOpenAIClient(SDKClient):
         items: dict[int, Any] = {}
         """Finished items of the output, by their place: some servers leave them out of the final response."""
         said, thoughts = TextPieces(), TextPieces()
-        vendor = map_sdk_error(load_sdk(), caller)
-        with translate_errors(caller, vendor):
+        vendor = map_sdk_error(load_sdk(), context)
+        with translate_errors(context, vendor):
             opened = await open_stream(client, "/responses", body, load_sdk().AsyncStream)
-        with reading(caller, vendor) as progress:
+        with reading(context, vendor) as progress:
             request_id = opened.headers.get("x-request-id")
             async with contextlib.aclosing(events_of(opened)) as events:
                 async for event in events:
                     if error := event.get("error"):
-                        raise said_in_stream(caller, *_error_of(error))
+                        raise said_in_stream(context, *_error_of(error))
                     match event.get("type"):
                         case "response.output_text.delta":
                             yield StreamEvent("text", said.add(event.get("delta")))
@@ -101,12 +101,12 @@ class UnifiedOpenAIClient(SDKClient):
                             answer = event["response"]
                             problem = answer.get("error") or {}
                             reason = str(problem.get("message") or "the answer failed, no reason given")
-                            failure = said_in_stream(caller, str(problem.get("code") or "server_error"), reason)
+                            failure = said_in_stream(context, str(problem.get("code") or "server_error"), reason)
                             if answer.get("usage") is not None:
                                 failure.usage = of_openai(answer)
                             raise failure
                         case "error":
-                            raise said_in_stream(caller, str(event.get("code") or ""), str(event.get("message")))
+                            raise said_in_stream(context, str(event.get("code") or ""), str(event.get("message")))
                         case kind if not isinstance(kind, str) and not progress.begun:
                             raise TypeError("an event of another API")
                         case _:
@@ -125,16 +125,16 @@ class UnifiedOpenAIClient(SDKClient):
         """Ask for the list of models. Raises AuthError when the key is refused, other LLMErrors when it cannot be asked."""
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             await client.models.list()
 
     async def announced_ends(self) -> dict[str, date]:
         """When models are shut down, as the provider's list of models says; errors as `check_key`."""
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             listed = await client.models.list()
             return ends_of((m.id, getattr(m, "shutdown_date", None)) for m in listed.data or ())
 
@@ -172,15 +172,15 @@ class UnifiedOpenAIClient(SDKClient):
         return found
 
     def _batch_result(self, entry: Mapping[str, Any], request: LLMRequest) -> LLMResponse | LLMError:
-        caller = self.caller(request)
+        context = self.error_context(request)
         try:
-            with reading(caller):
+            with reading(context):
                 answer = entry.get("response") or {}
                 body = answer.get("body") or {}
                 status = answer.get("status_code") or 500
                 if entry.get("error") or status >= 400:
                     code, said = said_by({"error": entry.get("error") or body.get("error")})
-                    return status_error(caller, status, said, code=code)
+                    return status_error(context, status, said, code=code)
                 return response_of(body, request, words(answer.get("request_id")) or None)
         except LLMError as error:
             return error
@@ -189,8 +189,8 @@ class UnifiedOpenAIClient(SDKClient):
     async def _batches(self) -> AsyncIterator[Any]:
         secret = self.secret()
         client = await self._client(secret)
-        caller = self.caller(self.request("-"), secret)
-        with translate_errors(caller, map_sdk_error(load_sdk(), caller)):
+        context = self.error_context(self.request("-"), secret)
+        with translate_errors(context, map_sdk_error(load_sdk(), context)):
             yield client
 
     def _load_sdk(self) -> Any:
@@ -234,8 +234,8 @@ class UnifiedOpenAIClient(SDKClient):
             body["top_p"] = request.top_p
         if request.reasoning is not None and (able := self.capabilities(request.model)).reasoning is not None:
             body["reasoning"] = {"effort": nearest_effort(request.reasoning, able.efforts or EFFORTS)}
-        if (rung := self.rung(request)) is not None:
-            body["text"] = {"format": {"type": "json_object"} if rung == "json_mode" else format_of(request)}
+        if (mode := self.output_mode(request)) is not None:
+            body["text"] = {"format": {"type": "json_object"} if mode == "json_mode" else format_of(request)}
         if request.tools:
             body["tools"] = [tool_of(t, request.model) for t in request.tools]
             if not self._takes_temperature(request) or "reasoning" in body:

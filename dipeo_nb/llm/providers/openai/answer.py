@@ -79,11 +79,11 @@ def response_of(
     if reason == "content_filter":
         raise ContentFilteredError("The provider filtered the answer.", hint="Change the prompt.", usage=usage, **facts)
     cut = reason == "max_output_tokens"
-    structured = rung = None
+    structured = mode = None
     if request.response_format is not None and not calls:
         structured = parsed(text, request.response_format, provider="openai", model=request.model, usage=usage, cut=cut)
-        loose = request.rung == "json_mode" or strict_schema(request.response_format) is None
-        rung = "json_mode" if loose else "native"
+        loose = request.output_mode == "json_mode" or strict_schema(request.response_format) is None
+        mode = "json_mode" if loose else "native"
     return LLMResponse(
         text,
         "openai",
@@ -93,7 +93,7 @@ def response_of(
         tuple(calls),
         "length" if cut else "tool_calls" if calls else (words(reason) or "stop"),
         facts["request_id"],
-        rung=rung,
+        output_mode=mode,
         tool_outputs=tuple(outputs),
         raw={"provider": "openai", "model": request.model, "content": _kept(output or ())} if calls else None,
     )

@@ -283,7 +283,7 @@ def test_structure_is_native():
 
     response, server = using(Api(Decide=structured, tool_result=structured), work)
     assert response.structured == Verdict(decision=True)
-    assert response.rung == "native"
+    assert response.output_mode == "native"
     assert "StructuredOutput" in json.dumps([b.get("tools") for b in bodies(server)])
 
 
@@ -354,7 +354,7 @@ def test_a_custom_prompt_replaces_the_phases():
         async def go() -> None:
             service = LLMService(settings, keys, retries=RetryConfig(1))
             for name in ("claude-code", "claude-code-custom"):
-                request = asked("Is it so?", system="Be a pirate.", service=name, phase=decision, rung="prompt")
+                request = asked("Is it so?", system="Be a pirate.", service=name, phase=decision, output_mode="prompt")
                 with pytest.raises(ProviderError):  # the mock says neither
                     await service.complete(request)
             await service.cleanup()

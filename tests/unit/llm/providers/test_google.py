@@ -417,7 +417,7 @@ def test_a_pydantic_class_comes_back_as_an_instance():
     with ScriptedServer(says(answer)) as server:
         response = ask(server.url, response_format=Verdict)
     assert response.structured == Verdict(winner="Ada", mood=Mood.BAD, best=Reason(text="facts"))
-    assert response.rung == "native"
+    assert response.output_mode == "native"
     sent = server.seen[0].body["generationConfig"]
     assert sent["responseMimeType"] == "application/json"
     schema = sent["responseJsonSchema"]
@@ -433,7 +433,7 @@ def test_a_schema_of_a_list_comes_back_as_a_list():
     shape = {"type": "array", "items": {"type": "integer"}}
     with ScriptedServer(says("[1, 2]")) as server:
         response = ask(server.url, response_format=shape)
-    assert (response.structured, response.rung) == ([1, 2], "native")
+    assert (response.structured, response.output_mode) == ([1, 2], "native")
     assert server.seen[0].body["generationConfig"]["responseJsonSchema"] == shape
 
 
@@ -472,18 +472,18 @@ def test_what_it_cannot_say_goes_another_way():
     with ScriptedServer(given) as server:
         plain = ask(server.url, response_format=shape)
         beside = ask(server.url, response_format=Verdict.model_json_schema() | {"required": []}, tools=(tool_of(weather),))
-    assert (plain.structured, plain.rung) == ({"n": 3}, "tool")
-    assert (beside.structured, beside.rung) == ({"n": 3}, "tool")
+    assert (plain.structured, plain.output_mode) == ({"n": 3}, "tool")
+    assert (beside.structured, beside.output_mode) == ({"n": 3}, "tool")
     names = [d["name"] for d in server.seen[1].body["tools"][0]["functionDeclarations"]]
     assert names == ["weather", "give_answer"]
     assert "generationConfig" not in server.seen[0].body or "responseMimeType" not in server.seen[0].body["generationConfig"]
 
 
 def test_json_mode_asks_for_json_only():
-    """The rung `json_mode` sends the type of the answer without a schema, which the prompt then has."""
+    """The output mode `json_mode` sends the type of the answer without a schema, which the prompt then has."""
     with ScriptedServer(says('{"winner": "Ada"}')) as server:
-        response = ask(server.url, response_format=Verdict, rung="json_mode")
-    assert (response.structured.winner, response.rung) == ("Ada", "json_mode")
+        response = ask(server.url, response_format=Verdict, output_mode="json_mode")
+    assert (response.structured.winner, response.output_mode) == ("Ada", "json_mode")
     sent = server.seen[0].body
     assert "responseJsonSchema" not in sent["generationConfig"]
     assert "winner" in sent["systemInstruction"]["parts"][0]["text"]

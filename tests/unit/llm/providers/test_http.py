@@ -27,7 +27,7 @@ from dipeo_nb.errors import (
     RateLimitError,
 )
 from dipeo_nb.integrations.http import HTTPClient
-from dipeo_nb.llm.core.errors import Caller, retry_after, said_by, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import ErrorContext, retry_after, said_by, said_in_stream, status_error
 from dipeo_nb.llm.core.http import DRAIN_S, EventLines, JsonLines, events_of
 from dipeo_nb.llm.core.retry import pause, transient
 from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
@@ -41,7 +41,7 @@ from dipeo_nb.security.memory import InMemoryAPIKeyService
 from tests.support.wire_openai import Call, ScriptedServer, run
 
 KEY = "sk-canary-0123456789abcdefghij"
-CALLER = Caller("openai", "gpt-x", SecretStr(KEY))
+CONTEXT = ErrorContext("openai", "gpt-x", SecretStr(KEY))
 
 
 def sse(*events: dict[str, Any]) -> bytes:
@@ -378,18 +378,18 @@ def test_redirects_are_not_followed():
     ],
 )
 def test_a_prompt_that_is_too_long(said: str):
-    assert isinstance(status_error(CALLER, 400, said), ContextLengthError)
+    assert isinstance(status_error(CONTEXT, 400, said), ContextLengthError)
 
 
 def test_statuses_and_codes():
-    assert isinstance(status_error(CALLER, 413, "Payload too large"), ContextLengthError)
-    assert isinstance(status_error(CALLER, 429, "Request too large for gpt-x on tokens per min (TPM)"), ContextLengthError)
-    assert "refused the key" not in status_error(CALLER, 403, "Your region is not supported").message
-    assert "refused the key" in status_error(CALLER, 401, "Invalid key").message
+    assert isinstance(status_error(CONTEXT, 413, "Payload too large"), ContextLengthError)
+    assert isinstance(status_error(CONTEXT, 429, "Request too large for gpt-x on tokens per min (TPM)"), ContextLengthError)
+    assert "refused the key" not in status_error(CONTEXT, 403, "Your region is not supported").message
+    assert "refused the key" in status_error(CONTEXT, 401, "Invalid key").message
     for code, status in (("429", 429), ("502", 502), ("503", 503), ("timeout_error", 504), ("overloaded_error", 529)):
-        error = said_in_stream(CALLER, code, "busy")
+        error = said_in_stream(CONTEXT, code, "busy")
         assert (error.status, transient(error)) == (status, True)
-    assert not transient(said_in_stream(CALLER, "bad_thing", "no"))
+    assert not transient(said_in_stream(CONTEXT, "bad_thing", "no"))
     assert said_by({"error": {"message": "m", "metadata": {"error_type": "provider_unavailable"}}}) == (
         "provider_unavailable",
         "m",
@@ -399,12 +399,12 @@ def test_statuses_and_codes():
 
 
 def test_what_a_server_says_about_trying_again():
-    no = status_error(CALLER, 500, "oops", headers={"X-Should-Retry": "false"})
-    yes = status_error(CALLER, 400, "oops", headers={"x-should-retry": "true"})
+    no = status_error(CONTEXT, 500, "oops", headers={"X-Should-Retry": "false"})
+    yes = status_error(CONTEXT, 400, "oops", headers={"x-should-retry": "true"})
     assert (transient(no), transient(yes)) == (False, True)
     policy = RetryConfig(4, 1.0, max_delay=60)
     for header in ("0", "-3"):
-        error = status_error(CALLER, 429, "slow", headers={"Retry-After": header})
+        error = status_error(CONTEXT, 429, "slow", headers={"Retry-After": header})
         wait = pause(error, 1, policy)
         assert wait is not None
         assert wait >= 0.25

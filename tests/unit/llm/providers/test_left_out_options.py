@@ -17,7 +17,7 @@ from dipeo_nb.domain.events import EventType
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.options import left_out
-from dipeo_nb.llm.output_modes import laddered
+from dipeo_nb.llm.output_modes import with_output_mode
 from dipeo_nb.llm.providers import create
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.security.keys import EnvironmentAPIKeyService
@@ -137,7 +137,7 @@ def test_the_tool_of_a_structured_answer_is_not_the_callers():
         reasoning="low",
         response_format={"type": "object", "properties": {"a": {}}},
     )
-    assert left_out(laddered(asked, "tool")) == []
+    assert left_out(with_output_mode(asked, "tool")) == []
 
 
 def test_claude_code_takes_neither_a_temperature_nor_a_limit():

@@ -74,7 +74,7 @@ def test_a_grammar_makes_structure_certain():
     """Nested classes and enumerations are always answered with a valid instance, however small the model."""
     response = chat("Review the essay in two points, as JSON.", response_format=Review, max_tokens=400)
     assert isinstance(response.structured, Review)
-    assert response.rung == "grammar"
+    assert response.output_mode == "grammar"
 
 
 def test_structure_that_does_not_fit_the_limit_is_an_error():

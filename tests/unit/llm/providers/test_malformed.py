@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from dipeo_nb.domain.chat import Budget, LLMResponse, StreamEvent
 from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, LLMTimeoutError, ProviderError, RateLimitError
-from dipeo_nb.llm.core.errors import Caller, reading, translate_errors
+from dipeo_nb.llm.core.errors import ErrorContext, reading, translate_errors
 from tests.support import wire_google as google
 from tests.support import wire_openai as openai
 from tests.support.loopback_providers import FAST, WIRES, through_service
@@ -131,14 +131,14 @@ def test_groups_of_errors_from_task_groups_are_one_of_ours(
     group = ExceptionGroup("unhandled errors in a TaskGroup", errors)
     for _ in range(levels - 1):
         group = ExceptionGroup("unhandled errors in a TaskGroup", [group])
-    with pytest.raises(LLMError) as raised, entry(Caller("p", "m")):
+    with pytest.raises(LLMError) as raised, entry(ErrorContext("p", "m")):
         raise group
     assert type(raised.value) is kind
     assert raised.value.provider == "p"
 
 
 def test_a_group_whose_error_repeats_the_key_is_no_cause():
-    with pytest.raises(LLMError) as raised, reading(Caller("p", "m", SecretStr("sk-canary"))):
+    with pytest.raises(LLMError) as raised, reading(ErrorContext("p", "m", SecretStr("sk-canary"))):
         raise ExceptionGroup("unhandled errors", [ConnectionError("refused sk-canary")])
     assert raised.value.__cause__ is None
     assert "sk-canary" not in str(raised.value)

@@ -244,7 +244,7 @@ def test_calls_of_another_model_are_told():
         ({"tools": (ToolConfig("code_interpreter"),)}, "functions"),
         ({"tools": (tool_of(weather),), "tool_choice": "required"}, "tool_choice"),
         ({"tools": (tool_of(weather),), "tool_choice": "weather"}, "tool_choice"),
-        ({"tools": (tool_of(weather),), "response_format": Verdict, "rung": "grammar"}, "in words"),
+        ({"tools": (tool_of(weather),), "response_format": Verdict, "output_mode": "grammar"}, "in words"),
     ],
     ids=["search", "unknown", "required", "named", "grammar-with-tools"],
 )
@@ -271,17 +271,17 @@ def test_structure_is_made_by_a_grammar():
     with ScriptedServer(Ollama(says('{"winner": "Ada", "best": {"text": "facts"}}'), says("[1, 2]"))) as server:
         one = ask(server, response_format=Verdict)
         two = ask(server, response_format=shape)
-    assert (one.structured, one.rung) == (Verdict(winner="Ada", best=Reason(text="facts")), "grammar")
-    assert (two.structured, two.rung) == ([1, 2], "grammar")
+    assert (one.structured, one.output_mode) == (Verdict(winner="Ada", best=Reason(text="facts")), "grammar")
+    assert (two.structured, two.output_mode) == ([1, 2], "grammar")
     assert body(server, 0)["format"] == Verdict.model_json_schema()
     assert body(server, 1)["format"] == shape
 
 
 def test_json_mode_asks_for_json_only():
-    """The rung `json_mode` is Ollama's format `json`; the prompt has the schema."""
+    """The output mode `json_mode` is Ollama's format `json`; the prompt has the schema."""
     with ScriptedServer(Ollama(says('{"winner": "Ada"}'))) as server:
-        response = ask(server, response_format=Verdict, rung="json_mode")
-    assert (response.structured, response.rung) == (Verdict(winner="Ada"), "json_mode")
+        response = ask(server, response_format=Verdict, output_mode="json_mode")
+    assert (response.structured, response.output_mode) == (Verdict(winner="Ada"), "json_mode")
     assert body(server)["format"] == "json"
     assert "winner" in body(server)["messages"][0]["content"]
 
@@ -290,7 +290,7 @@ def test_structure_beside_tools_is_asked_for_in_words():
     """A grammar would keep the model from calling tools, so the next way is taken."""
     with ScriptedServer(Ollama(says('{"winner": "Ada"}'))) as server:
         response = ask(server, response_format=Verdict, tools=(tool_of(weather),))
-    assert (response.structured, response.rung) == (Verdict(winner="Ada"), "prompt")
+    assert (response.structured, response.output_mode) == (Verdict(winner="Ada"), "prompt")
     assert "format" not in body(server)
     assert "tools" in body(server)
 

@@ -202,7 +202,7 @@ def test_a_pydantic_class_comes_back_as_an_instance():
     with ScriptedServer(says(text)) as server:
         response = ask(server.url, response_format=Verdict)
     assert response.structured == Verdict(winner="Ada", mood=Mood.BAD, reasons=[Reason(text="facts")])
-    assert response.rung == "native"
+    assert response.output_mode == "native"
     sent = server.seen[0].body["text"]["format"]
     assert (sent["type"], sent["name"], sent["strict"]) == ("json_schema", "Verdict", True)
     assert sent["schema"]["required"] == ["winner", "mood", "reasons", "best"]
@@ -223,8 +223,8 @@ def test_a_json_schema_comes_back_as_a_dict():
     with ScriptedServer(says('{"n": 3}')) as server:
         first = ask(server.url, response_format=closed)
         second = ask(server.url, response_format=loose)
-    assert (first.structured, first.rung) == ({"n": 3}, "native")
-    assert (second.structured, second.rung) == ({"n": 3}, "json_mode")
+    assert (first.structured, first.output_mode) == ({"n": 3}, "native")
+    assert (second.structured, second.output_mode) == ({"n": 3}, "json_mode")
     formats = [s.body["text"]["format"] for s in server.seen]
     assert [f["strict"] for f in formats] == [True, False]
     assert [f["schema"] for f in formats] == [closed, loose]
@@ -287,7 +287,7 @@ def test_a_structure_that_is_no_object_goes_through_a_tool():
     shape = {"type": "array", "items": {"type": "string"}}
     with ScriptedServer(lambda c: c.stream([final(call)])) as server:
         response = ask(server.url, response_format=shape)
-    assert (response.structured, response.rung, response.tool_calls) == (["a", "b"], "tool", ())
+    assert (response.structured, response.output_mode, response.tool_calls) == (["a", "b"], "tool", ())
     body = server.seen[0].body
     assert body["tools"][0]["parameters"]["properties"]["value"] == shape
     assert body["tool_choice"] == {"type": "function", "name": "give_answer"}

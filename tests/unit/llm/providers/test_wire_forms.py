@@ -21,7 +21,7 @@ from dipeo_nb.errors import (
     RateLimitError,
     ValidationError,
 )
-from dipeo_nb.llm.core.errors import Caller, said_in_stream, status_error
+from dipeo_nb.llm.core.errors import ErrorContext, said_in_stream, status_error
 from dipeo_nb.llm.core.retry import transient
 from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.tools import tool_of
@@ -153,7 +153,7 @@ def test_what_is_no_answer(wire: Wire, name: str):
 
 # What an error says.
 
-CALLER = Caller("openai", "m", variable="OPENAI_API_KEY", base_url_variable="OPENAI_BASE_URL")
+CONTEXT = ErrorContext("openai", "m", variable="OPENAI_API_KEY", base_url_variable="OPENAI_BASE_URL")
 TOO_LONG: Sequence[tuple[int, str, str]] = (
     (400, "context_length_exceeded", "Your input exceeds the limit of this model."),
     (400, "", "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"),
@@ -229,12 +229,12 @@ assert (len(TOO_LONG), len(FILTERED), len(OTHERWISE), len(UNPAID), len(REFUSED))
 @pytest.mark.parametrize(("status", "code", "said"), UNPAID)
 def test_nothing_left_to_pay_with(status: int, code: str, said: str):
     """It is said so, and waiting does not help."""
-    found = status_error(CALLER, status, said, code=code)
+    found = status_error(CONTEXT, status, said, code=code)
     assert type(found) is ProviderError
     assert "billing" in (found.hint or "")
     assert not transient(found)
     of_google = status_error(
-        CALLER, 429, "You exceeded your current quota, please check your plan and billing details.", code="RESOURCE_EXHAUSTED"
+        CONTEXT, 429, "You exceeded your current quota, please check your plan and billing details.", code="RESOURCE_EXHAUSTED"
     )
     assert transient(of_google)  # of a minute
 
@@ -245,10 +245,10 @@ def test_nothing_left_to_pay_with(status: int, code: str, said: str):
 )
 def test_what_servers_mean(status: int, code: str, said: str, kind: type[LLMError]):
     """Too long and not allowed, in all wordings, with a status and within a stream."""
-    found = status_error(CALLER, status, said, code=code)
+    found = status_error(CONTEXT, status, said, code=code)
     assert type(found) is kind
     if status in (400, 422):
-        assert type(said_in_stream(CALLER, code, said)) is kind
+        assert type(said_in_stream(CONTEXT, code, said)) is kind
 
 
 # Calls of tools.
@@ -423,8 +423,8 @@ def test_a_tool_that_is_not_there_cannot_be_chosen(wire: Wire):
 @pytest.mark.parametrize(("status", "code", "said", "kind", "message", "hint"), REFUSED)
 def test_why_a_call_is_refused(status: int, code: str, said: str, kind: type[LLMError], message: str, hint: str, keyless: bool):
     """The real cause is named: the key is only blamed, or asked for, when nothing else is the reason."""
-    caller = Caller("openai", "m", keyless=keyless, variable="OPENAI_API_KEY", base_url_variable="OPENAI_BASE_URL")
-    found = status_error(caller, status, said, code=code)
+    context = ErrorContext("openai", "m", keyless=keyless, variable="OPENAI_API_KEY", base_url_variable="OPENAI_BASE_URL")
+    found = status_error(context, status, said, code=code)
     if keyless and message == "refused the key":
         message, hint = "The server wants a key", "OPENAI_BASE_URL"
     assert type(found) is kind
@@ -435,6 +435,6 @@ def test_why_a_call_is_refused(status: int, code: str, said: str, kind: type[LLM
 
 def test_a_server_that_wants_a_key_for_a_model():
     """Without a key, what a server says of models and permissions is what a key would give."""
-    caller = Caller("openai", "m", keyless=True, base_url_variable="OPENAI_BASE_URL")
-    found = status_error(caller, 403, "An API key with access to this model is needed")
+    context = ErrorContext("openai", "m", keyless=True, base_url_variable="OPENAI_BASE_URL")
+    found = status_error(context, 403, "An API key with access to this model is needed")
     assert "The server wants a key" in found.message
