@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/events.md, the reference of events, from dipeo_nb/domain/payloads.py and transitions.py.
+"""Write docs/events.md, the reference of events, from dipeo_nb/domain/payloads.py, node_meta.py and transitions.py.
 
 Usage: scripts/make_events_reference.py [--check]      (--check: write nothing; exit status 1 when the file is out of date)
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dipeo_nb.domain.transitions import NODE_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "dipeo_nb/domain/payloads.py"
+SOURCES = (ROOT / "dipeo_nb/domain/node_meta.py", ROOT / "dipeo_nb/domain/payloads.py")
 TARGET = ROOT / "docs/events.md"
 HEADER = """\
 <!-- Written by scripts/make_events_reference.py from dipeo_nb/domain/payloads.py. Do not edit. -->
@@ -53,7 +53,7 @@ class Shape(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    text = reference(SOURCE.read_text(encoding="utf-8"))
+    text = reference("\n".join(source.read_text(encoding="utf-8") for source in SOURCES))
     if "--check" in arguments:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
             print("docs/events.md is out of date. Run: scripts/make_events_reference.py", file=sys.stderr)

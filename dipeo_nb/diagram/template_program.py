@@ -91,13 +91,15 @@ def translate(template: str) -> Program:
 class Record:
     """Records missing names, errors and values of one rendering."""
 
-    __slots__ = ("account", "context", "errors", "keep", "lone", "missing", "pieces", "place", "touched", "value")
+    __slots__ = ("account", "context", "errors", "keep", "lone", "missing", "pieces", "place", "printing", "touched", "value")
 
     def __init__(self, program: Program, context: Mapping[str, Any], keep: bool, place: Callable[[str], str] | None) -> None:
         self.account: Meter = Meter()
         self.pieces: tuple[Piece, ...] = program.pieces
         self.lone: bool = program.lone
         self.place: Callable[[str], str] | None = place
+        self.printing: str = ""
+        """The tag whose text *place* gets."""
         self.value: Any = NOTHING
         """The value of the last tag that had one."""
         self.context: Mapping[str, Any] = context
@@ -133,7 +135,10 @@ class Record:
             text = piece.text if self.keep else ""
         else:
             text = self.pieces[number].text if touched and self.keep else as_text(value)
-        return text if self.place is None else self.place(text)
+        if self.place is None:
+            return text
+        self.printing = self.pieces[number].path
+        return self.place(text)
 
     def true(self, value: Any) -> bool:
         """Truth for #if and #unless; the text of a value is looked at."""

@@ -116,6 +116,7 @@ class EventType(StrEnum):
     EXECUTION_STARTED = "execution_started"
     EXECUTION_COMPLETED = "execution_completed"
     EXECUTION_ERROR = "execution_error"
+    NODE_WAITING = "node_waiting"
     NODE_STARTED = "node_started"
     NODE_COMPLETED = "node_completed"
     NODE_ERROR = "node_error"

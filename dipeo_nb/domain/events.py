@@ -86,6 +86,7 @@ _PRIORITY = {
     EventType.NODE_ERROR: EventPriority.HIGH,
     EventType.INTERACTIVE_PROMPT: EventPriority.HIGH,
     EventType.NODE_OUTPUT: EventPriority.LOW,
+    EventType.NODE_WAITING: EventPriority.LOW,
     EventType.EXECUTION_LOG: EventPriority.LOW,
 }
 

@@ -277,6 +277,8 @@ class UserResponseNode(NodeSpec):
 
     prompt: str = spec("", template=True, doc="The question")
     default: str | None = spec(None, aliases=("default_value",), doc="Answer when none arrives in time")
+    kind: str | None = spec(None, choices=("text", "multiline", "choice", "approval"), doc="What an answer is: one line (default), several, one of `choices`, or approve or reject")
+    choices: list[str] = spec([], doc="Answers to choose from")
     validation_type: str | None = spec(None, choices=("text", "number", "integer", "boolean", "email", "url"), doc="What an answer must be; others are asked for again")
 
 

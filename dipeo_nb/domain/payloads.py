@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.node_meta import NodeMeta, Turn, UsageCounts
 
 
 class Signed(TypedDict):
@@ -131,174 +132,13 @@ class NodeStarted(TypedDict):
     """2 or more when the run of the node was begun before and cut off."""
 
 
-class UsageCounts(TypedDict, total=False):
-    """Tokens; a kind that was not reported is absent."""
+class NodeWaiting(TypedDict):
+    """A run of a node is ready and waits for a place: as many nodes are at work as may be (`parallelism`)."""
 
-    input: int
-    output: int
-    cache_read: int
-    cache_write: int
-    reasoning: int
-    total: int
-
-
-class MessageRecord(TypedDict):
-    """One message of the conversation of a run."""
-
-    id: str
-    from_person_id: str
-    to_person_id: str
-    role: str
-    """`user` or `assistant`."""
-    content: str
-    message_type: str
-    timestamp: float
-    """Seconds since the epoch."""
-    node_id: str | None
-
-
-class Turn(TypedDict, total=False):
-    """What a person did for one item of a batch."""
-
-    person_id: str
-    prompt: str
-    memory: Mapping[str, Any]
-    messages: Sequence[MessageRecord]
-
-
-class Reused(TypedDict):
-    """Where a result was taken over from."""
-
-    run_id: str
-    seq: int
-
-
-class CallsMeta(TypedDict, total=False):
-    """What calls of models took, and how the run of the node came about."""
-
-    usage: UsageCounts
-    """Of its calls of models."""
-    cost_usd: float | None
-    """Of its calls; null when the price of one is unknown."""
-    saved_usd: float
-    """What recorded answers would have cost."""
-    calls: int
-    """Of models."""
-    person: str | None
-    """Label of the person that was asked."""
-    provider: str
-    model: str
-    requested_model: str
-    """The model that was asked for, when the server names its own otherwise."""
-    retries: int
-    """Attempts before the one that succeeded, of a node with `retries`."""
-    reused: Reused
-    """The run of the node was taken over from another run."""
-    skipped: str
-    """Why nothing was done."""
-
-
-class PersonMeta(TypedDict, total=False):
-    """Of a person_job."""
-
-    person_id: str
-    prompt: str
-    """As it was put; of a user_response, too."""
-    messages: Sequence[MessageRecord]
-    """That it added to the conversation; of a sub_diagram, those of its run in the same conversation."""
-    memory: Mapping[str, Any]
-    """What of the conversation the person was shown."""
-    turns: Sequence[Turn]
-    """With a batch: one for each item."""
-    is_structured: bool
-    """The output is a JSON value."""
-    rung: str | None
-    """How structured output was asked for."""
-    finish_reason: str | None
-    """Why the model stopped."""
-    warnings: Sequence[str]
-    """Of the client."""
-
-
-class DecisionMeta(TypedDict, total=False):
-    """Of a condition, a start, a user_response."""
-
-    branch: str
-    """condition: `condtrue` or `condfalse`."""
-    answer: str | None
-    """condition: the words of the model that decided."""
-    variables_of_run: bool
-    """condition: what it passes on are the variables of the run."""
-    trigger_mode: str
-    """start: as in the diagram."""
-    source: str
-    """user_response: who answered (`user`, `answers` or `default`)."""
-
-
-class CodeMeta(TypedDict, total=False):
-    """Of a code_job, or a hook that runs code."""
-
-    variables: Mapping[str, Any]
-    """Variables of the code that survive."""
-    code: Mapping[str, Any]
-    """Objects and definitions of the code."""
-    stdout: str
-    """What was printed."""
-    stderr: str
-    """What a shell command printed as errors."""
-
-
-class FileMeta(TypedDict, total=False):
-    """Of a db, diff_patch, endpoint, hook, json_schema_validator, template_job or typescript_ast."""
-
-    path: str
-    """The file that was read or written."""
-    paths: Sequence[str]
-    """Files that were read."""
-    bytes: int
-    """Size of what was written."""
-    missing: bool
-    """db: there was no file, and the default counts."""
-    saved_to: str
-    """endpoint: the file."""
-    written: bool
-    """template_job: the text was written to the file."""
-    placed: Sequence[Sequence[Any]]
-    """diff_patch: where the hunks went."""
-    valid: bool
-    """json_schema_validator."""
-    sources: int
-    """typescript_ast: number of sources."""
-
-
-class RequestMeta(TypedDict, total=False):
-    """Of an api_job, hook or integrated_api."""
-
-    status: int
-    """HTTP status, or exit status of a command."""
-    url: str
-    attempts: int
-    """How often the request was sent."""
-    content_type: str
-    """Of the answer."""
-    event: str
-    """hook: name of the event that it waited for."""
-    operation: str
-    """integrated_api."""
-
-
-class ChildrenMeta(TypedDict, total=False):
-    """Of a sub_diagram."""
-
-    run_ids: Sequence[str]
-    total_items: int
-    """With a batch."""
-    successful: int
-    failed: int
-
-
-class NodeMeta(CallsMeta, PersonMeta, DecisionMeta, CodeMeta, FileMeta, RequestMeta, ChildrenMeta, total=False):
-    """What else is known of a run of a node; a node type of your own may add more."""
+    label: str
+    node_type: str
+    run: int
+    """1-based number of the run of the node."""
 
 
 class ConversationPoint(TypedDict):
@@ -445,7 +285,54 @@ class RunOutput(Signed):
     data: ChildData
 
 
-NodeOutput = TextOutput | ToolOutput | ProgressOutput | UsageOutput | ItemOutput | RunOutput
+class PromptVariable(TypedDict):
+    """A tag of a prompt's template that printed something, and where that came from."""
+
+    tag: str
+    """What it prints: a name, or a path into its value."""
+    name: str
+    """The name that it begins with."""
+    start: NotRequired[int]
+    """Where its text begins in the prompt, in characters; absent, as `end`, when that is not known."""
+    end: NotRequired[int]
+    origin: NotRequired[Literal["node", "input", "variable", "code", "item", "run"]]
+    """The output of a node that arrived, an input of the run, a variable that a node has set, one that code has set, the item of a
+    batch, or what each run has (`inputs`, `global_conversation` …); absent: of the template itself (a loop)."""
+    node: NotRequired[str]
+    """Id of the node that it comes from."""
+    run: NotRequired[int]
+    """Number of the run of that node."""
+
+
+class PromptData(TypedDict):
+    """What the model gets besides the prompt."""
+
+    person_id: str
+    model: NotRequired[str]
+    """`service:model` that is asked."""
+    system: NotRequired[str]
+    """System prompt; absent when the person has none, and after its first turn in the run, as it stays the same."""
+    memory: Mapping[str, Any]
+    """What of the conversation it is shown: `view` or `criterion`, `ids` of messages, `brought` by an arrow, and how many
+    `candidates` there were."""
+    template: NotRequired[str]
+    """From which the prompt was made; absent when it has no tags."""
+    variables: NotRequired[Sequence[PromptVariable]]
+    index: NotRequired[int]
+    """Of the item of a batch, from 0."""
+
+
+class PromptOutput(TypedDict):
+    """A person's turn begins: `text` is the prompt, as it is sent."""
+
+    kind: Literal["prompt"]
+    text: str
+    is_partial: NotRequired[bool]
+    run: int
+    data: PromptData
+
+
+NodeOutput = PromptOutput | TextOutput | ToolOutput | ProgressOutput | UsageOutput | ItemOutput | RunOutput
 """Told apart by `kind`."""
 
 
@@ -469,6 +356,13 @@ class InteractivePrompt(Signed):
     request_id: str
     label: NotRequired[str]
     """Of the node that asks."""
+    kind: NotRequired[Literal["text", "multiline", "choice", "approval"]]
+    """What an answer is: one line (when absent), several, one of `choices`, or approve or reject."""
+    choices: NotRequired[Sequence[str]]
+    arguments: NotRequired[Mapping[str, Any]]
+    """approval: of the call that waits; an answer that is a JSON object approves it with these arguments instead."""
+    tool: NotRequired[str]
+    """approval: what would be called."""
     path: NotRequired[Sequence[str]]
     """Labels from the outermost run down to the node that asks, when that is part of a sub-diagram."""
 
@@ -486,10 +380,11 @@ PAYLOADS: Mapping[EventType, tuple[type, ...]] = {
     EventType.EXECUTION_STARTED: (ExecutionStarted,),
     EventType.EXECUTION_COMPLETED: (ExecutionCompleted,),
     EventType.EXECUTION_ERROR: (ExecutionError,),
+    EventType.NODE_WAITING: (NodeWaiting,),
     EventType.NODE_STARTED: (NodeStarted,),
     EventType.NODE_COMPLETED: (NodeCompleted,),
     EventType.NODE_ERROR: (NodeError,),
-    EventType.NODE_OUTPUT: (TextOutput, ToolOutput, ProgressOutput, UsageOutput, ItemOutput, RunOutput),
+    EventType.NODE_OUTPUT: (PromptOutput, TextOutput, ToolOutput, ProgressOutput, UsageOutput, ItemOutput, RunOutput),
     EventType.EXECUTION_LOG: (ExecutionLog,),
     EventType.INTERACTIVE_PROMPT: (InteractivePrompt,),
     EventType.INTERACTIVE_RESPONSE: (InteractiveResponse,),

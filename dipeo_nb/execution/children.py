@@ -383,4 +383,5 @@ class _ParentPrompter:
             timeout=question.timeout,
             default=question.default,
             path=(self._step, *question.path),
+            form=question.form,
         )

@@ -14,9 +14,10 @@ from typing import Any, Protocol, cast
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
+from dipeo_nb.domain.answer_forms import AnswerForm
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent, TokenUsage
 from dipeo_nb.domain.diagram import DomainPerson
-from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, UsageCounts, UsageData, UsageOutput
+from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, PromptData, UsageCounts, UsageData, UsageOutput
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services, TemplateResult
 from dipeo_nb.domain.spending import Spending
@@ -80,7 +81,14 @@ class RunScope(Protocol):
     def emit_delta(self, node: PlanNode, payload: Mapping[str, Any]) -> None: ...
     async def record(self, node: PlanNode, payload: Mapping[str, Any]) -> None: ...
     async def ask(
-        self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, path: tuple[str, ...] = ()
+        self,
+        node: PlanNode,
+        prompt: str,
+        *,
+        timeout: float | None,
+        default: str | None,
+        path: tuple[str, ...] = ...,
+        form: AnswerForm = ...,
     ) -> tuple[str, str]: ...
     async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]: ...
     def in_background(self, work: Coroutine[Any, Any, None]) -> None: ...
@@ -148,6 +156,11 @@ class NodeContext:
     def _paid(self) -> list[UsageData]:
         """Calls that no event tells of yet."""
         return []
+
+    @cached_property
+    def prompts(self) -> dict[int | None, tuple[str, PromptData]]:
+        """The prompts that were sent last, by the item of a batch."""
+        return {}
 
     @property
     def services(self) -> Services:

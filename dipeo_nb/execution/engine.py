@@ -210,11 +210,9 @@ class Execution:
         """A run that is part of this one, not started; arguments as for `Execution`."""
         return Execution(plan, gate, options, **more)
 
-    async def ask(
-        self, node: PlanNode, prompt: str, *, timeout: float | None, default: str | None, path: tuple[str, ...] = ()
-    ) -> tuple[str, str]:
+    async def ask(self, node: PlanNode, prompt: str, **options: Any) -> tuple[str, str]:
         """Put a question to the user; see `Questions.ask`."""
-        return await self.questions.ask(node, prompt, timeout=timeout, default=default, path=path)
+        return await self.questions.ask(node, prompt, **options)
 
     async def wait_for(self, node: PlanNode, name: str, filters: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """What the next event from outside brings that has this name and, at each path of *filters*, that value.
@@ -322,6 +320,9 @@ class Execution:
             burst = await self._start_handlers(burst)
             if not progress.ticks and control.failure is None:
                 burst = 0
+                for node, run in progress.newly_waiting():
+                    journal.emit(EventType.NODE_WAITING, node.id, record.node_waiting(node, run))
+                    journal.flush_soon()
                 await self._wakeup.wait()
 
     def _note(self, commands: Iterable[schedule.Command]) -> None:

@@ -62,7 +62,7 @@ class ConsolePrompter:
 
         def prompt() -> None:
             default = f" [{question.default}]" if question.default is not None else ""
-            write.write(f"{question.prompt}{default}\n> ")
+            write.write(f"{question.text}{default}\n> ")
             write.flush()
             line = read.readline()
             loop.call_soon_threadsafe(lambda: answered.done() or answered.set_result(line))

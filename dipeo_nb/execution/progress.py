@@ -79,6 +79,7 @@ class RunProgress:
         """What the scheduler has not seen yet."""
         self.ready: deque[tuple[schedule.RunNode, Inputs]] = deque()
         """Runs of nodes that may begin, in the order in which they became ready."""
+        self._last_waiting: schedule.RunNode | None = None
         self.outputs: dict[int, dict[int, Output]] = {}
         """By node and run, as long as an edge can ask for them."""
         self.begun: BegunWork = BegunWork()
@@ -144,6 +145,17 @@ class RunProgress:
             attempt = self.attempts[key] = before + 1
         self.working[command.node] = command
         return command, inputs, attempt
+
+    def newly_waiting(self) -> Sequence[tuple[PlanNode, int]]:
+        """What is ready, as far as an earlier call has not given it. Call it when nothing of that can begin."""
+        new: list[schedule.RunNode] = []
+        for command, _ in reversed(self.ready):  # what became ready last is at the end
+            if command is self._last_waiting:
+                break
+            new.append(command)
+        if new:
+            self._last_waiting = new[0]
+        return [(self.plan.nodes[command.node], command.run) for command in reversed(new)]
 
     def complete(self, node: PlanNode, run: int, output: Output, seen: code_state.View) -> None:
         """A run of a node is finished.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 from dipeo_nb.common.loop import run_on_loop
 from dipeo_nb.common.values import json_text
+from dipeo_nb.domain.answer_forms import AnswerForm, Approval
 from dipeo_nb.domain.chat import ToolConfig
 from dipeo_nb.domain.nodes import provider_tool
 from dipeo_nb.domain.ports import OfferedTool
@@ -17,7 +19,8 @@ from dipeo_nb.execution.context import NodeContext
 LONGEST_NAME = 64
 """Characters of the name of a function at most, as models take them."""
 _KINDS: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict}
-_YES = ("y", "yes", "ok", "allow", "true")
+ATTEMPTS = 3
+"""How often an answer that is neither yes nor no is asked for again."""
 
 
 async def provider_tools(context: NodeContext, tools: Any) -> tuple[ToolConfig, ...]:
@@ -63,19 +66,32 @@ def _tool(context: NodeContext, port: Any, offered: OfferedTool) -> ToolConfig:
 
     async def run(**arguments: Any) -> Any:
         async def allowed() -> Any:
-            if offered.destructive:
-                answer = await ask(
-                    f"{offered.operation} would change something for good: {json_text(arguments)[:500]}. Allow it? (yes, no)"
-                )
-                if (answer or "").strip().lower() not in _YES:
-                    return "The user did not allow this call."
-            return await call(**arguments)
+            if not offered.destructive:
+                return await call(**arguments)
+            decision = await _approval(context, offered.operation, arguments)
+            if not decision.approved:
+                return "The user did not allow this call" + (f": {decision.reason}" if decision.reason else ".")
+            return await call(**(arguments if decision.arguments is None else decision.arguments))
 
         return await run_on_loop(allowed())
 
     run.__signature__ = _signature(offered)  # type: ignore[attr-defined]
     run.__name__ = re.sub(r"[^A-Za-z0-9_-]", "_", offered.operation)[:LONGEST_NAME]
     return ToolConfig("function", run.__name__, offered.description, offered.schema, function=run)
+
+
+async def _approval(context: NodeContext, operation: str, arguments: Mapping[str, Any]) -> Approval:
+    """Whether the user lets the model call an operation, perhaps with other arguments. Who answers neither yes nor no is asked
+    again, and after `ATTEMPTS` answers it is a no."""
+    form = AnswerForm("approval", arguments=arguments, tool=operation)
+    question = f"{operation} would change something for good: {json_text(arguments)[:500]}. Allow it?"
+    note = ""
+    for _ in range(ATTEMPTS):
+        answer, _ = await context.execution.ask(context.node, question + note, timeout=None, default=None, form=form)
+        if (decision := form.approval(answer)) is not None:
+            return decision
+        note = f"\n({form.problem(answer)})"
+    return Approval(False)
 
 
 def _signature(offered: OfferedTool) -> inspect.Signature:

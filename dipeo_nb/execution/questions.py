@@ -15,6 +15,7 @@ from typing import Any
 
 from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.values import well_formed
+from dipeo_nb.domain.answer_forms import TEXT, AnswerForm
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.payloads import InteractiveResponse
 from dipeo_nb.domain.plan import PlanNode
@@ -89,11 +90,13 @@ class Questions:
         timeout: float | None,
         default: str | None,
         path: tuple[str, ...] = (),
+        form: AnswerForm = TEXT,
     ) -> Answered:
         """Put a question to the user. Without an answer in time: the default.
 
         Args:
             path: see `Question`, when the node that asks is part of a sub-diagram.
+            form: what an answer is; the caller checks whether it is one.
 
         Raises:
             NodeTimeoutError: there is neither.
@@ -101,7 +104,7 @@ class Questions:
         path = path or (node.label,)
         journal = self._journal
         request_id = f"{node.id}:{journal.seq + 1}"
-        question = Question(self._run_id, node.id, path[-1], redactor(prompt), timeout, default, request_id, path)
+        question = Question(self._run_id, node.id, path[-1], redactor(prompt), timeout, default, request_id, path, form)
         self.open(request_id)
         try:
             journal.emit(EventType.INTERACTIVE_PROMPT, node.id, record.prompt(question))

@@ -12,6 +12,7 @@ from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.domain.chat import Message
 from dipeo_nb.domain.enums import MessageType, Status
+from dipeo_nb.domain.node_meta import MessageRecord
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.payloads import (
     ConversationPoint,
@@ -21,11 +22,11 @@ from dipeo_nb.domain.payloads import (
     ExecutionLog,
     ExecutionStarted,
     InteractivePrompt,
-    MessageRecord,
     NodeCompleted,
     NodeError,
     NodeMeta,
     NodeStarted,
+    NodeWaiting,
     ProgressOutput,
 )
 from dipeo_nb.domain.plan import Plan, PlanNode
@@ -91,6 +92,10 @@ def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) 
     return payload
 
 
+def node_waiting(node: PlanNode, run: int) -> NodeWaiting:
+    return {"label": node.label, "node_type": node.type, "run": run}
+
+
 def node_completed(
     node: PlanNode, run: int, output: Output, duration_ms: float, *, label: str, published: Mapping[str, Any]
 ) -> NodeCompleted:
@@ -148,6 +153,15 @@ def prompt(question: Question) -> InteractivePrompt:
         "request_id": question.request_id,
         "label": question.label,
     }
+    form = question.form
+    if form.kind != "text":
+        payload["kind"] = form.kind
+    if form.choices:
+        payload["choices"] = list(form.choices)
+    if form.arguments is not None:
+        payload["arguments"] = plain_value(form.arguments, lossy=True)
+    if form.tool is not None:
+        payload["tool"] = form.tool
     if len(question.path) > 1:
         payload["path"] = list(question.path)
     return payload

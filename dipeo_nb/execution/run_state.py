@@ -25,6 +25,7 @@ from dipeo_nb.domain.payloads import (
     NodeMeta,
     NodeOutput,
     NodeStarted,
+    PromptOutput,
     UsageData,
 )
 from dipeo_nb.domain.spending import Spending
@@ -85,6 +86,15 @@ class NodeState(Accounted):
     """Whether its last run was taken over from the run that this one is a fork of."""
     children: list[str] = field(default_factory=list[str])
     """Ids of the runs of sub-diagrams that it began."""
+    waiting_since: float | None = None
+    """Since when a run of it is ready and waits for a place; None: none does."""
+    sent: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """What models were sent by the run in flight, else by the last one: prompt, system, memory, template, variables, model, person_id.
+    By the item of a batch (from "0"), else by ""."""
+    pieces: int = 0
+    """Pieces of text that came since its last call of a model was accounted for: about as many tokens."""
+    estimated: int = 0
+    """Tokens of answers that were cut off, an estimate: `pieces` of each. They are not in `spent`."""
     paid: list[UsageData] = field(default_factory=list[UsageData])
     """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
 
@@ -94,6 +104,7 @@ class NodeState(Accounted):
 def _copied(node: NodeState) -> NodeState:
     made = copy.copy(node)
     made.progress, made.children, made.paid = dict(node.progress), list(node.children), list(node.paid)
+    made.sent = dict(node.sent)
     made.spent = copy.copy(node.spent)
     return made
 
@@ -128,9 +139,12 @@ class RunState(Accounted):
     """Messages in order: id, from_person_id, to_person_id, content, message_type, timestamp, node_id."""
     turns: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """What persons did, in order: node_id, run, person_id, prompt, memory (see `handlers.person_job.Remembered.facts`), messages
-    (those that the turn added; none for a decision), answer."""
+    (those that the turn added; none for a decision), answer; and as far as the log tells system, template, variables, model."""
+    systems: dict[str, str] = field(default_factory=dict[str, str])
+    """Person → its system prompt, once it was sent."""
     questions: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting."""
+    """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting; of some also kind,
+    choices, arguments and tool."""
     parent: str | None = None
     forked_from: Mapping[str, Any] | None = None
     """run_id, node, run: what the run is a fork of."""
@@ -159,6 +173,11 @@ class RunState(Accounted):
         return self.ended_at is not None
 
     @property
+    def estimated_tokens(self) -> int:
+        """Tokens that are not accounted for, an estimate: of answers that were cut off, and of those under way."""
+        return sum(node.estimated + node.pieces for node in list(self.nodes.values()))
+
+    @property
     def pending_question(self) -> Mapping[str, Any] | None:
         """The question that waits longest for an answer."""
         return next(iter(list(self.questions.values())), None)  # the loop thread changes it meanwhile
@@ -169,7 +188,7 @@ class RunState(Accounted):
         copied.nodes = {node_id: _copied(node) for node_id, node in self.nodes.items()}
         copied.spent = copy.copy(self.spent)
         copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
-        for name in ("labels", "outputs", "questions"):
+        for name in ("labels", "outputs", "questions", "systems"):
             setattr(copied, name, dict(getattr(self, name)))
         for name in ("order", "conversation", "turns"):
             setattr(copied, name, list(getattr(self, name)))
@@ -251,6 +270,12 @@ class RunState(Accounted):
         for call in node.paid:
             self._account(node, {"calls": 1, **call})
         node.paid = []
+        node.estimated += node.pieces
+        node.pieces, node.waiting_since = 0, None
+
+    def _node_waiting(self, event: Event) -> None:
+        if (node := self.nodes.get(event.node_id or "")) is not None:
+            node.waiting_since = event.occurred_at
 
     def _node_started(self, event: Event) -> None:
         assert event.node_id is not None
@@ -262,7 +287,11 @@ class RunState(Accounted):
             self.order.append(event.node_id)
         node.status = _RUNNING
         node.started_at = event.occurred_at
-        node.text = ""
+        node.text, node.waiting_since = "", None
+        node.estimated += node.pieces
+        node.pieces = 0
+        if node.sent:
+            node.sent.clear()
         if node.progress:
             node.progress.clear()
         node.error = None
@@ -276,11 +305,18 @@ class RunState(Accounted):
                 if p.get("restart"):
                     node.text = ""
                 node.text = (node.text + p.get("text", ""))[-TEXT_LIMIT:]
+                if p["kind"] == "text" and p.get("text"):
+                    node.pieces += 1
+            case "reasoning":
+                node.pieces += 1
+            case "prompt":
+                self._prompt_sent(node, p)
             case "usage":
                 if p.get("background"):  # the node has finished
                     self._account(node, {"calls": 1, **p["data"]})
                 else:
                     node.paid.append(p["data"])
+                    node.pieces = 0
             case "run":
                 if (child := p["data"]["run_id"]) not in node.children:
                     node.children.append(child)
@@ -291,6 +327,14 @@ class RunState(Accounted):
                     del node.progress[next(iter(node.progress))]
             case _:
                 pass
+
+    def _prompt_sent(self, node: NodeState, p: PromptOutput) -> None:
+        data = p["data"]
+        person = data["person_id"]
+        if "system" in data:
+            self.systems[person] = data["system"]
+        system = {"system": self.systems[person]} if person in self.systems else {}
+        node.sent[str(data.get("index", ""))] = {"prompt": p["text"], **data, **system}
 
     def _node_completed(self, event: Event) -> None:
         p: NodeCompleted = event.payload  # pyright: ignore[reportAssignmentType] - a call less
@@ -306,6 +350,7 @@ class RunState(Accounted):
         node.meta = meta = p.get("meta", {})
         node.reused = "reused" in meta
         node.paid = []
+        node.pieces = 0
         if meta:  # most nodes have none
             self._with_meta(event, node, meta)
         if p.get("node_type") == "endpoint":
@@ -318,8 +363,16 @@ class RunState(Accounted):
         if "memory" in meta:
             kept = ("person_id", "prompt", "memory", "messages", "answer")
             turn = {k: v for k in kept if (v := meta.get(k, _ABSENT)) is not _ABSENT}
-            self.turns.append({"node_id": event.node_id, "run": node.runs, **turn})
-        self.turns.extend({"node_id": event.node_id, "run": node.runs, **turn} for turn in meta.get("turns", ()))
+            self._add_turn(event, node, turn)
+        for turn in meta.get("turns", ()):
+            self._add_turn(event, node, turn)
+
+    def _add_turn(self, event: Event, node: NodeState, turn: Mapping[str, Any]) -> None:
+        """A turn, with what was sent; where the log does not tell that (the turn was taken over), with the question it answered."""
+        sent = node.sent.get(str(turn.get("index", "")), {})
+        asked = next((m["content"] for m in turn.get("messages", ()) if m["to_person_id"] == turn.get("person_id")), None)
+        prompt = {} if asked is None else {"prompt": asked}
+        self.turns.append({"node_id": event.node_id, "run": node.runs, **prompt, **sent, **turn})
 
     def _account(self, node: NodeState, meta: NodeMeta | UsageData) -> None:
         usage = meta.get("usage")
@@ -341,8 +394,11 @@ class RunState(Accounted):
         node.ended_at = event.occurred_at
         node.runs = p.get("run", node.runs)
         node.duration_s += p.get("duration_ms", 0.0) / 1000
-        node.paid = []
-        self._account(node, p.get("meta", {}))
+        meta = p.get("meta", {})
+        known = meta.get("usage", {}).get("output", 0) - sum(call["usage"].get("output", 0) for call in node.paid)
+        node.estimated += 0 if known > 0 else node.pieces  # else the answer that failed is accounted for
+        node.paid, node.pieces = [], 0
+        self._account(node, meta)
 
     def _interactive_prompt(self, event: Event) -> None:
         p = cast(InteractivePrompt, event.payload)
@@ -390,6 +446,7 @@ class RunState(Accounted):
 
 _APPLY = {
     EventType.EXECUTION_STARTED: RunState._execution_started,
+    EventType.NODE_WAITING: RunState._node_waiting,
     EventType.NODE_STARTED: RunState._node_started,
     EventType.NODE_OUTPUT: RunState._node_output,
     EventType.NODE_COMPLETED: RunState._node_completed,

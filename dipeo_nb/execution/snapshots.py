@@ -35,7 +35,7 @@ CHARACTERS_PER_EVENT = 20
 _FIRST = ("source", "variables")
 """Fields that the first event has, and the snapshot therefore not."""
 _COUNTS = ("input", "output", "cache_read", "cache_write", "reasoning")
-_MEANING = 1
+_MEANING = 2
 """To be raised when the same fields come to mean something else, or `RunState.apply` makes something else of the same events."""
 _LOG = logger(__name__)
 

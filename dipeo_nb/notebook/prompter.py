@@ -75,7 +75,7 @@ class NotebookPrompter:
         try:
             if not kernel.in_kernel() and not sys.stdin.isatty():
                 raise EOFError
-            prompt = f"{question.prompt} " if default is None else f"{question.prompt} [{default}] "
+            prompt = f"{question.text} " if default is None else f"{question.text} [{default}] "
             text = self._input.read(prompt, request_id, lambda: request_id in self._waiting)
         except QuestionOverError as over:
             if over.open_box:

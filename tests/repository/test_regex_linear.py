@@ -103,6 +103,7 @@ def _methods(name: str, file: Path) -> list[str]:
 _TEXTS = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
 _METHOD_CALLS = [found for text in _TEXTS.values() for found in re.findall(r"\b(\w+)\.(\w+)\(", text)]
 MADE_AT_RUN_TIME = {
+    "diagram/printed_values.py": "a number between two marks, each of a fixed text",
     "domain/llm_providers.py": "patterns of the class of a provider, which is code that its user installed",
     "common/redaction.py": "alternatives of fixed beginnings of keys",
     "llm/pricing.py": "the patterns of names in the price list that comes with genai-prices",

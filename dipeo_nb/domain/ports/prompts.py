@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from dipeo_nb.domain.answer_forms import AnswerForm
+
 
 class TemplateResult(NamedTuple):
     """A rendered template with its keys and errors."""
@@ -61,6 +63,13 @@ class Question(NamedTuple):
     request_id: str
     path: tuple[str, ...] = ()
     """Labels on the path from the run's diagram down to the asking node, with the item number in a batch: `Sub[2]`."""
+    form: AnswerForm = AnswerForm()
+    """What an answer is."""
+
+    @property
+    def text(self) -> str:
+        """The prompt and how to answer, for those who type."""
+        return self.prompt + self.form.hint
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.evaluation import holds
 from dipeo_nb.execution.handlers.person_job import remembered
 from dipeo_nb.execution.inputs import VARIABLES, Output, as_text, plain
+from dipeo_nb.execution.sent_prompts import show_prompt
 
 
 def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
@@ -128,6 +129,7 @@ async def _decide(context: NodeContext, spec: ConditionNode) -> Output:
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
     memory = await remembered(context, person, spec.memorize_to, spec.at_most, None, prompt)
     messages += [*memory.messages, ChatMessage("user", prompt)]
+    show_prompt(context, person, prompt, memory.facts)
     response = await context.complete(
         person.asked(
             messages,

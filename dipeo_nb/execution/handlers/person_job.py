@@ -21,6 +21,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.provider_tools import provider_tools
 from dipeo_nb.execution.record import count
+from dipeo_nb.execution.sent_prompts import show_prompt
 
 
 async def run(context: NodeContext) -> Output:
@@ -34,8 +35,11 @@ async def run(context: NodeContext) -> Output:
     return answer
 
 
-async def _answer(context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any]) -> Output | None:
-    prompt = await context.rendered(_template(context, spec), names)
+async def _answer(
+    context: NodeContext, spec: PersonJobNode, person: DomainPerson, names: Mapping[str, Any], index: int | None = None
+) -> Output | None:
+    template = _template(context, spec)
+    prompt = await context.rendered(template, names)
     if not prompt.strip():
         return None
     messages = [ChatMessage("system", person.llm.system_prompt)] if person.llm.system_prompt else []
@@ -45,6 +49,7 @@ async def _answer(context: NodeContext, spec: PersonJobNode, person: DomainPerso
     messages += [*recalled.messages, ChatMessage("user", prompt)]
     # The compiler has read a text_format_file into text_format.
     shape = response_model(spec.text_format) if spec.text_format else None
+    show_prompt(context, person, prompt, recalled.facts, template=template, names=names, index=index)
     response = await context.complete(
         person.asked(
             messages,
@@ -97,7 +102,6 @@ def _output(context: NodeContext, person: DomainPerson, prompt: str, response: L
     turn = [conversation.as_record(asked), conversation.as_record(said)]
     meta = {
         "person_id": person.id,
-        "prompt": prompt,
         "messages": turn,
         "memory": recalled.facts,
         "is_structured": structured is not None,
@@ -269,7 +273,7 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
     async def one(index: int, item: Any) -> None:
         names = {**context.names, **batches.item_names(item, index, len(items))}
         try:
-            answer = await _answer(context, spec, person, names)
+            answer = await _answer(context, spec, person, names, index)
         except (LLMError, TemplateError) as error:
             failed[index] = {"index": index, "error": error.message, "error_type": type(error).__name__}
             return
@@ -297,11 +301,11 @@ async def _batch(context: NodeContext, spec: PersonJobNode, person: DomainPerson
         "errors": [failed[index] for index in sorted(failed)],
     }
     messages = [m for one in done for m in one["meta"].get("messages", ())]
-    turns = [one["meta"] for one in done if one["meta"]]
+    turns = [{"index": i, **meta} for i in sorted(finished) if i < len(items) and (meta := finished[i]["meta"])]
     return Output(body, meta={"person_id": person.id, "messages": messages, "turns": turns, **context.spent()})
 
 
-_TURN = ("person_id", "prompt", "memory", "messages")
+_TURN = ("person_id", "memory", "messages")
 """What is kept of the turn of an item."""
 
 

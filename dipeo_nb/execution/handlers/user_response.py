@@ -7,6 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dipeo_nb.common.values import MAX_DIGITS
+from dipeo_nb.domain.answer_forms import AnswerForm, Kind
 from dipeo_nb.domain.nodes import UserResponseNode
 from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
@@ -24,19 +25,34 @@ async def run(context: NodeContext) -> Output:
     spec = cast(UserResponseNode, context.node.spec)
     prompt = context.render(spec.prompt) or f"{context.node.label}?"
     timeout = QUESTION_TIMEOUT if spec.timeout is None else spec.timeout
+    form = AnswerForm(cast(Kind, spec.kind or ("choice" if spec.choices else "text")), tuple(map(str, spec.choices)))
+    if form.kind == "choice" and not form.choices:
+        raise NodeExecutionError(f"'{context.node.label}' has no choices.", hint="List them as `choices`.")
     note, problem = "", None
     for _ in range(ATTEMPTS):
-        answer, source = await context.execution.ask(context.node, prompt + note, timeout=timeout, default=spec.default)
-        problem = wrong(answer, spec.validation_type)
+        answer, source = await context.execution.ask(
+            context.node, prompt + note, timeout=timeout, default=spec.default, form=form
+        )
+        problem = form.problem(answer) or wrong(answer, spec.validation_type)
         if problem is None:
-            return Output(value_of(answer, spec.validation_type), answer, meta={"prompt": prompt, "source": source})
+            return _output(form, spec, prompt, answer, source)
         if source != "user":
             break
         note = f"\n({problem})"
     raise NodeExecutionError(
-        f"The answer to '{context.node.label}' is not a valid {spec.validation_type}: {problem}.",
-        hint="Answer again, or change the node's validation_type.",
+        f"The answer to '{context.node.label}' is not a valid {spec.validation_type or form.kind}: {problem}.",
+        hint="Answer again, or change the node's validation_type, kind or choices.",
     )
+
+
+def _output(form: AnswerForm, spec: UserResponseNode, prompt: str, answer: str, source: str) -> Output:
+    """What the answer means: the choice, whether it was approved, else the value that `validation_type` makes of it."""
+    meta: dict[str, Any] = {"prompt": prompt, "source": source}
+    if (choice := form.choice(answer)) is not None:
+        return Output(value_of(choice, spec.validation_type), choice, meta=meta)
+    if form.kind == "approval" and (decision := form.approval(answer)) is not None:
+        return Output(decision.approved, answer, meta={**meta, **({"reason": decision.reason} if decision.reason else {})})
+    return Output(value_of(answer, spec.validation_type), answer, meta=meta)
 
 
 def value_of(answer: str, kind: str | None) -> Any:

@@ -189,7 +189,8 @@ def test_tokens_are_events(bench: Bench):
         "version: light\nnodes:\n- {label: s, type: start}\n- {label: p, type: person_job, person: x, default_prompt: hi}\n"
         "- {label: e, type: endpoint}\nconnections:\n- {from: s, to: p}\n- {from: p, to: e}\npersons:\n  x: {service: openai, model: m}\n"
     )
-    pieces = [e.payload["text"] for e in bench.events() if e.type == EventType.NODE_OUTPUT]
+    outputs = [e.payload for e in bench.events() if e.type == EventType.NODE_OUTPUT]
+    pieces = [payload["text"] for payload in outputs if payload["kind"] == "text"]
     assert pieces == ["one ", "two ", "three "]
     assert next(n.text for i, n in state.nodes.items() if state.label(i) == "p") == "one two three "
 
