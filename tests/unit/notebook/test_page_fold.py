@@ -147,7 +147,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
       const log = new Recording();
       log.push(rows);
       const before = log.stateAt(3);
-      log.cutOff();
+      log.over = true;
       const after = log.stateAt(3), turn = after.nodes.get("a").turns[0];
       return [before.status, after.status, after.nodes.get("a").status, turn.text, turn.end, estimatedTokens(after), log.stateAt(2).status];
     }};"""

@@ -7,7 +7,7 @@ const HAND = "M4.9 8.5V4.9M6.900 7.300V3.400M8.900 7.300V3.400M11 7.500V4.600M4.
 /** The hand that stands for: a person's turn. */
 export const hand = () => icon(HAND, 16, "dp-hand");
 
-export function bar(view) {
+export function bar(view, menu) {
   const { head } = view;
   const name = h("h2", { class: "dp-name" }), model = h("span", { class: "dp-model" });
   const state = h("span", {}), pill = h("span", { class: "dp-pill", role: "status" }, hand(), h("i", { class: "dp-dot", "aria-hidden": "true" }), state);
@@ -15,7 +15,7 @@ export function bar(view) {
   const filled = h("i"), meter = h("span", { class: "dp-meter", role: "img" }, filled), limit = h("span", { class: "dp-num dp-dim dp-limit" });
   const budget = h("span", { class: "dp-budget", hidden: head.budget == null }, meter, limit);
   const stop = h("button", { type: "button", class: "dp-stop", title: "Stop the run", onclick: () => view.stop() }, h("i", { "aria-hidden": "true" }), h("span", {}, "Stop"));
-  const el = h("div", { class: "dp-bar" }, name, model, pill, h("span", { class: "dp-figures" }, clock, spent, cost, budget), stop, view.menu);
+  const el = h("div", { class: "dp-bar" }, name, model, pill, h("span", { class: "dp-figures" }, clock, spent, cost, budget), stop, menu);
 
   function update({ s, t, past, gone, live, stopping }) {
     const running = s.status === "running", state_ = gone && running ? "gone" : running && s.questions.size ? "waiting" : s.status;

@@ -173,7 +173,7 @@ function ends(fold, s, p, at, status) {
   }
 }
 
-function said(fold, n, p) {
+function written(fold, n, p) {
   const t = fold.turn(n);
   n.text = (p.restart ? "" : n.text) + (p.text ?? "");
   if (t) t.text = n.text;
@@ -191,10 +191,10 @@ function heard(fold, n, p, at) {
 /** What pieces of output do, by kind. */
 const OUTPUT = {
   text(fold, n, p, at) {
-    said(fold, n, p);
+    written(fold, n, p);
     if (p.text) heard(fold, n, p, at);
   },
-  stdout: said,
+  stdout: written,
   prompt(fold, n, p) {
     const t = fold.turn(n), s = fold.state, data = p.data ?? {}, person = data.person_id;
     if ("system" in data) fold.part(s, "systems").set(person, data.system);

@@ -1,57 +1,171 @@
-// The run view: a cursor over the log of a run, and one `draw` that shows every part the state at the cursor.
+// The run view: a cursor over the log of a run, and one `draw` that shows every part the state at the cursor. Live, replayed, saved and
+// shared are the same: the end of the log is just one more place where the cursor can stand.
 import { bar } from "./bar.js";
+import { drawing } from "./drawing.js";
 import { look } from "./fold.js";
+import { keys } from "./keys.js";
+import { eventLog } from "./log.js";
+import { menu } from "./menu.js";
+import { noteDialog } from "./note.js";
+import { notice } from "./notice.js";
+import { panel } from "./panel.js";
+import { question } from "./question.js";
 import { Recording } from "./recording.js";
-import { h, mark } from "./words.js";
+import { timeline } from "./timeline.js";
+import { transport } from "./transport.js";
+import { h, mark, textOf } from "./words.js";
 
 const DRIFT_S = 0.3; // the clock of the page is put right when it is off by more
+const TICK_MS = 100; // between two draws when only the clock goes on
 
 /** @typedef {{run_id: string, name: string, model: string|null, svg: string, nodes: Object<string, {label: string, type: string, person: string|null, prompt: string|null}>,
- *   ids: Object<string, string>, budget: number|null, live: boolean, theme: "light"|"dark"|null, can: string[]}} Head */
+ *   ids: Object<string, string>, budget: number|null, live: boolean, theme: "light"|"dark"|null, can: string[]}} Head
+ *   `ids`: id in the drawing → id of the node; `can`: what `host` takes, which may change. */
+/** @typedef {{push(rows: import("./fold.js").Row[]): void, now(seconds: number): void, gone(): void, ended(): void, dispose(): void}} RunView */
+
+let made = 0;
 
 /** Builds the view of a run inside `root`.
  * @param {HTMLElement} root
- * @param {{head: Head, host: {send(message: Object): void}}} options `host.send` takes what the view asks of whoever shows it. */
-export function createRunView(root, { head, host }) {
-  const log = new Recording();
+ * @param {{head: Head, host: {send(message: Object): void, child?: (run_id: string) => Promise<{head: Head, events: import("./fold.js").Row[]}>},
+ *   outer?: {name: string, close(): void}}} options `outer`: the view in whose place this one stands.
+ * @returns {RunView} */
+export function createRunView(root, { head, host, outer }) {
+  const log = new Recording(), nodes = new Map(Object.entries(head.nodes)), drawn = new Map(Object.entries(head.ids)), number = ++made;
+  log.over = !head.live;
   let live = head.live, gone = false, stopping = false;
-  let clock = { at: 0, since: performance.now() }; // seconds of live time, as last heard
+  let clock = { at: 0, since: performance.now() }; // seconds of live time, when they were heard
   let cursor = null; // null: at the end; else {position, t}
-  let selected = null, chosen = false;
-  let frame = 0;
+  let playing = false, rate = 1, played = 0;
+  let selected = null, chosen = false, turn = null; // turn: the number of the event with which it began; null: the last one
+  let frame = 0, timer = 0, inner = null;
 
-  const running = () => live && !gone && log.stateAt(log.count).status === "running";
-  const headTime = () => (running() ? Math.max(log.end, clock.at + (performance.now() - clock.since) / 1000) : log.end);
+  const going = () => live && !gone && log.stateAt(log.count).status === "running";
+  const endTime = () => (going() ? Math.max(log.end, clock.at + (performance.now() - clock.since) / 1000) : gone ? Math.max(log.end, clock.at) : log.end);
+  const source = (s, id) => (s.source?.nodes && Object.hasOwn(s.source.nodes, id) ? s.source.nodes[id] : null);
 
   const view = {
-    head,
-    can: (what) => head.can.includes(what),
+    head, quiet: "", editing: null,
+    can: (what) => (what === "open" ? Boolean(host.child) : head.can.includes(what)),
     send: (message) => host.send(message),
-    models: () => (head.model ? [head.model] : []),
-    menu: null,
-    stop() { stopping = true; host.send({ type: "stop" }); draw(); },
-    seek(seq) { const position = log.positionOf(seq); cursor = position >= log.count ? null : { position, t: log.times[position - 1] ?? 0 }; draw(); },
-    follow() { cursor = null; draw(); },
+    unique: (name) => `dp-${number}-${name}`,
+    draw: () => schedule(),
+    focus: () => el.querySelector(".dp-body").focus({ preventScroll: true }),
+    help: () => keyboard.help(),
+
+    // What is known of nodes.
+    idOf: (name) => drawn.get(name) ?? name,
+    label: (s, id) => s.labels.get(id) ?? nodes.get(id)?.label ?? String(id),
+    kind: (s, id) => nodes.get(id)?.type ?? source(s, id)?.type ?? "",
+    personOf(s, id) {
+      const name = source(s, id)?.data?.person ?? nodes.get(id)?.person;
+      return name == null ? null : Object.values(s.source?.persons ?? {}).find((p) => p.id === name || p.label === name) ?? { id: name, label: name };
+    },
+    template(s, id, at) {
+      const data = source(s, id)?.data ?? {}, own = at?.run === 1 && data.first_only_prompt;
+      return textOf(own || (data.default_prompt ?? data.code ?? data.condition ?? data.expression ?? data.prompt ?? nodes.get(id)?.prompt ?? ""));
+    },
+    about(s, id, at) {
+      if (id === null) return "";
+      const person = view.personOf(s, id), label = view.label(s, id), model = at?.meta.model ?? [...(at?.sent.values() ?? [])][0]?.model ?? s.model ?? person?.llm_config?.model;
+      return person ? [person.label === label ? "" : person.label, model].filter(Boolean).join(" · ") : view.kind(s, id).replaceAll("_", " ");
+    },
+    models: () => (head.model ? [head.model] : [...new Set(Object.values(log.stateAt(log.count).source?.persons ?? {}).map((p) => p.llm_config?.model).filter(Boolean))]),
+    hasCode: () => view.kind(log.stateAt(log.count), selected) === "code_job",
+    linesOf: (id, from, to) => parts.log.linesOf(log, id, from, to, (x) => view.label(log.stateAt(log.count), x)),
+
+    // What is looked at.
+    select(id, { seq = null, open = false } = {}) {
+      const children = log.stateAt(log.count).nodes.get(id)?.children ?? [];
+      [selected, chosen, turn, view.editing] = [id, true, seq, null];
+      if (open && children.length && view.can("open")) view.open(children[0].run_id);
+      schedule();
+    },
+    release() { if (outer && !chosen) { outer.close(); return; } [chosen, turn, view.editing] = [false, null, null]; schedule(); },
+    turnBy(by) {
+      const shown = state().nodes.get(selected)?.turns ?? [], next = shown[turnIndex(shown) + by];
+      if (next) { chosen = true; turn = next === shown.at(-1) ? null : next.seq; schedule(); }
+    },
+    tab: (name) => parts.panel.show(name),
+    edit(id) { view.editing = id; if (id !== null) { chosen = true; parts.panel.show("prompt"); } schedule(); },
+    async open(id) {
+      const child = await host.child(id);
+      if (inner || !el.isConnected) return;
+      el.hidden = true;
+      inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: `${view.label(state(), selected)}`, close() { inner?.dispose(); inner = null; el.hidden = false; schedule(); parts.drawing.focus(); } } });
+      inner.push(child.events);
+      inner.ended();
+    },
+
+    // Where the cursor stands.
+    seek(seq) { to(log.positionOf(seq)); },
+    seekTime(t) { if (t >= endTime()) view.follow(); else { cursor = { position: log.positionAt(Math.max(0, t)), t: Math.max(0, t) }; moved(); } },
+    step(by) { const at = cursor ? cursor.position : log.count; to(Math.max(0, at + by)); },
+    start() { cursor = { position: 0, t: 0 }; moved(); },
+    follow() { cursor = null; moved(); },
+    play() {
+      playing = !playing;
+      if (playing && !cursor) { if (going()) playing = false; else cursor = { position: 0, t: 0 }; }
+      played = performance.now();
+      turn = null;
+      schedule();
+    },
+    speed(x) { rate = x; schedule(); },
+
+    // What is asked of the one who shows it.
+    stop() { stopping = true; host.send({ type: "stop" }); schedule(); },
+    body(seq) { host.send({ type: "body", seq }); },
+    note() { const at = cursor ? state().seq : log.seq; notes.open(Math.max(1, turnAt()?.seq ?? at), at); },
   };
 
-  const parts = [bar(view)];
-  const el = h("section", { class: "dp-run", "aria-label": `Run of ${head.name}`, "data-lm-suppress-shortcuts": "true", "data-theme": head.theme }, parts.map((p) => p.el));
+  const state = () => (cursor ? log.stateAt(cursor.position) : log.stateAt(log.count));
+  const turnIndex = (turns) => { const at = turn === null ? -1 : turns.findIndex((x) => x.seq === turn); return at < 0 ? turns.length - 1 : at; };
+  const turnAt = () => { const turns = state().nodes.get(selected)?.turns ?? []; return turns[turnIndex(turns)] ?? null; };
+  function to(position) {
+    if (position >= log.count) { view.follow(); return; }
+    cursor = { position, t: log.times[position - 1] ?? 0 };
+    moved();
+  }
+  function moved() { playing = false; turn = null; schedule(); }
+
+  const notes = noteDialog(view);
+  const more = menu(view);
+  const parts = { bar: bar(view, more.el), more, notice: notice(view), drawing: drawing(view), panel: panel(view), question: question(view), timeline: timeline(view), transport: transport(view), log: eventLog(view) };
+  const keyboard = keys(view, parts);
+  const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": "Outer runs" }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, " ▸ "), h("b", {}, head.name));
+  const el = h("section", { class: "dp-run", "aria-label": `Run of ${head.name}`, "data-lm-suppress-shortcuts": "true", "data-theme": head.theme },
+    crumb, parts.bar.el, parts.notice.el, h("div", { class: "dp-main" }, parts.drawing.el, parts.panel.el), parts.question.el, parts.question.spoken, parts.timeline.el, parts.transport.el, parts.log.el, keyboard.sheet, notes.el);
+  el.addEventListener("keydown", keyboard.pressed);
   root.append(el);
 
+  /** Whom to show when nobody was chosen: who failed, asks, works; else who spoke last. */
   function pick(s, t) {
-    const by = (status) => s.order.findLast((id) => look(s, id, t) === status);
-    return by("failed") ?? by("waiting") ?? by("running") ?? by("retrying") ?? s.order.findLast((id) => s.nodes.get(id)?.text) ?? s.order.at(-1) ?? Object.keys(head.nodes)[0] ?? null;
+    const last = (status) => s.order.findLast((id) => look(s, id, t) === status);
+    const writing = s.order.filter((id) => s.nodes.get(id).status === "running" && s.nodes.get(id).text);
+    if (writing.includes(selected)) return selected; // of several at work, the one that is read already
+    return last("failed") ?? last("waiting") ?? writing[0] ?? last("running") ?? last("retrying") ?? s.order.findLast((id) => s.nodes.get(id).text) ?? s.order.at(-1) ?? nodes.keys().next().value ?? null;
   }
 
   function draw() {
     frame = 0;
-    const newest = log.stateAt(log.count), end = headTime(), s = cursor ? log.stateAt(cursor.position) : newest, t = cursor ? cursor.t : end;
+    clearTimeout(timer);
+    timer = 0;
+    const newest = log.stateAt(log.count), end = endTime();
+    if (playing && cursor) {
+      const stamp = performance.now(), t = cursor.t + ((stamp - played) / 1000) * rate;
+      played = stamp;
+      if (t >= end) { cursor = null; playing = false; } else cursor = { position: log.positionAt(t), t };
+    }
+    const s = cursor ? log.stateAt(cursor.position) : newest, t = cursor ? cursor.t : end;
     if (!chosen) selected = pick(s, t);
-    const shown = { s, newest, t, end, log, past: cursor !== null, live, gone, stopping, selected };
-    for (const part of parts) part.update(shown);
+    if (newest.status !== "running") stopping = false;
+    const shown = { s, newest, t, end, log, position: cursor ? cursor.position : log.count, past: cursor !== null, live, gone, stopping, playing, rate, selected, chosen, turn: turnIndex(s.nodes.get(selected)?.turns ?? []) };
+    for (const part of Object.values(parts)) part.update(shown);
     mark(el, "data-status", s.status);
+    mark(el, "data-past", cursor !== null);
     mark(el, "data-gone", gone && newest.status === "running");
-    if (running()) schedule();
+    if (playing) schedule();
+    else if (going()) timer = setTimeout(schedule, TICK_MS);
   }
   function schedule() { frame ||= requestAnimationFrame(draw); }
 
@@ -63,11 +177,25 @@ export function createRunView(root, { head, host }) {
     },
     now(seconds) {
       gone = false;
-      if (Math.abs(headTime() - seconds) > DRIFT_S) clock = { at: seconds, since: performance.now() };
+      if (Math.abs(endTime() - seconds) > DRIFT_S) clock = { at: seconds, since: performance.now() };
       schedule();
     },
-    gone() { clock = { at: headTime(), since: performance.now() }; gone = true; schedule(); },
-    ended() { live = false; schedule(); },
-    dispose() { cancelAnimationFrame(frame); el.remove(); },
+    gone() {
+      clock = { at: endTime(), since: performance.now() };
+      gone = true;
+      schedule();
+    },
+    ended() {
+      live = false;
+      log.over = true;
+      schedule();
+    },
+    dispose() {
+      inner?.dispose();
+      cancelAnimationFrame(frame);
+      clearTimeout(timer);
+      parts.drawing.dispose();
+      el.remove();
+    },
   };
 }

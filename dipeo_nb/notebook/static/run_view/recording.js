@@ -12,10 +12,13 @@ export class Recording {
   rows = [];
   /** Seconds of live time of each row: those in which a run lay cut off do not count. */
   times = [];
+  /** Whether nothing more will come: a run that has not ended then was cut off. */
+  over = false;
   #dead = 0;
   #newest = new Fold();
   #kept = [emptyState()]; // after 0, EVERY, 2·EVERY … rows
   #cursor = { at: 0, fold: new Fold() };
+  #cut = null; // the newest state, and the one in its place
 
   get count() { return this.rows.length; }
   /** Number of the last event. */
@@ -60,12 +63,9 @@ export class Recording {
     this.#cursor = { at: 0, fold: new Fold() };
   }
 
-  /** The process is gone, and will tell no end. */
-  cutOff() { this.#newest.cutOff(); }
-
   /** The state after the first `position` rows. @returns {import("./fold.js").State} */
   stateAt(position) {
-    if (position >= this.count) return this.#newest.give();
+    if (position >= this.count) return this.over ? this.#cutOff() : this.#newest.give();
     const c = this.#cursor;
     if (c.at > position || position - c.at > EVERY) {
       const frame = Math.floor(position / EVERY);
@@ -74,6 +74,17 @@ export class Recording {
     }
     for (; c.at < position; c.at++) c.fold.take(this.rows[c.at], this.times[c.at]);
     return c.fold.give();
+  }
+
+  #cutOff() {
+    const last = this.#newest.give();
+    if (last.status !== "running") return last;
+    if (this.#cut?.[0] !== last) {
+      const fold = new Fold(last);
+      fold.cutOff();
+      this.#cut = [last, fold.give()];
+    }
+    return this.#cut[1];
   }
 
   /** How many rows have happened at a time. @param {number} time */

@@ -73,6 +73,9 @@ export function textOf(value) {
   return JSON.stringify(value, (_, inner) => (isCut(inner) ? `${inner.text}…` : inner), 2);
 }
 
+/** Markdown without its marks of emphasis, for lines and for comparing words. @param {string} text */
+export const unmarked = (text) => text.replace(/\*\*|`/g, "");
+
 /** The first line of a text, at most `limit` characters. */
 export function line(text, limit = 160) {
   const flat = text.slice(0, limit * 4).replace(/\s+/g, " ").trim();

@@ -1,0 +1,158 @@
+// The event log: closed it is one line, open a table with filters and payloads; beside it the running text for screen readers.
+import { count, h, line, mark, put, seconds, textOf, tokens, unmarked, word } from "./words.js";
+
+const EVENTS = {
+  execution_started: "run starts", execution_completed: "run done", execution_error: "run ends", node_waiting: "waits", node_started: "starts", node_completed: "done", node_error: "fails",
+  node_output: "output", execution_log: "log", interactive_prompt: "asks", interactive_response: "answer", note: "note",
+};
+const KINDS = [["", "all events"], ["node_", "nodes"], ["node_output", "outputs"], ["error", "failures"], ["interactive", "questions"], ["execution_log", "log lines"], ["note", "notes"]];
+const SAID_AT_ONCE = 5, SAID_KEPT = 40;
+const ROW = 24; // pixels; only rows in sight are elements
+
+/** An event in one line of words. @param {import("./fold.js").Row} row @param {(id: string) => string} label */
+export function said([, type, , id, p], label) {
+  const who = id === null ? "Run" : label(id), run = p.run > 1 ? ` (run ${p.run})` : "";
+  switch (type) {
+    case "node_output": {
+      const text = line(unmarked(textOf(p.text)), 120);
+      if (p.kind === "tool") return p.step === "call" ? `${who} calls ${text} ${line(textOf(p.data?.arguments), 80)}` : `${who} has from ${p.data?.name ?? "a tool"}: ${text}`;
+      if (p.kind === "run") return `${who} begins ${p.data?.diagram ?? "a run"}${p.data?.index ? `, item ${p.data.index + 1}` : ""}`;
+      if (p.kind === "usage") return `${who} has paid for a call`;
+      return `${who} ${{ text: "writes", reasoning: "thinks", stdout: "prints", prompt: "is sent", progress: "is at", item: "has finished an item" }[p.kind] ?? p.kind}${text ? `: ${text}` : ""}`;
+    }
+    case "node_waiting": return `${who} waits for a place${run}`;
+    case "node_started": return `${who} starts${run}${p.attempt > 1 ? `, attempt ${p.attempt}` : ""}`;
+    case "node_completed": {
+      if (p.status === "maxiter_reached") return `${who} may not run again`;
+      const usage = p.meta?.usage, spent = usage ? (usage.input ?? 0) + (usage.output ?? 0) : 0;
+      return [`${who} done${run}`, p.meta?.branch && `→ ${p.meta.branch.replace("cond", "")}`, p.duration_ms > 9 && seconds(p.duration_ms / 1000), spent && `${tokens(spent)} tok`].filter(Boolean).join(" · ");
+    }
+    case "node_error": return `${who} fails${run}: ${line(textOf(p.error?.message), 200)}`;
+    case "execution_error": return `Run ${word(p.status ?? "failed")}: ${line(textOf(p.error?.message), 200)}`;
+    case "execution_started": return "resumed" in p ? "Run goes on" : "Run starts";
+    case "execution_completed": return "Run done";
+    case "execution_log": return `${id === null ? "" : `${who}: `}${line(textOf(p.message), 200)}`;
+    case "interactive_prompt": return `${who} asks: ${line(unmarked(textOf(p.prompt)), 200)}`;
+    case "interactive_response": return `${who} has the answer: ${line(textOf(p.answer), 200)}`;
+    case "note": return `Note: ${line(textOf(p.text), 200)}`;
+    default: return `${who} ${type.replaceAll("_", " ")}`;
+  }
+}
+
+/** The rows of the log as lines: pieces of one text that come one after the other from a node are one line. */
+export class Lines {
+  all = [];
+  #rows = 0;
+  #open = new Map(); // node → its line that is being continued
+
+  /** Takes in what is new. @param {import("./recording.js").Recording} log */
+  follow(log) {
+    if (log.count < this.#rows) { this.all = []; this.#rows = 0; this.#open.clear(); }
+    for (; this.#rows < log.count; this.#rows++) {
+      const row = log.rows[this.#rows], [seq, type, , id, p] = row, piece = type === "node_output" && (p.kind === "text" || p.kind === "reasoning" || p.kind === "stdout") ? p.kind : null;
+      const open = this.#open.get(id);
+      if (piece && open?.piece === piece && !p.restart) { open.rows.push(this.#rows); open.to = seq; open.n += p.$pieces ?? 1; continue; }
+      const made = { seq, to: seq, at: this.#rows, time: log.times[this.#rows], type, id, piece, n: p.$pieces ?? 1, rows: piece ? [this.#rows] : null };
+      this.all.push(made);
+      if (piece) this.#open.set(id, made);
+      else this.#open.delete(id);
+    }
+  }
+
+  /** All the text of a line that stands for pieces. */
+  static text(log, one) { return one.rows.map((i) => textOf(log.rows[i][4].text)).join(""); }
+
+  static words(log, one, label) {
+    const row = log.rows[one.at];
+    if (!one.piece || one.rows.length === 1) return said(row, label);
+    let beginning = "";
+    for (let i = 0; i < one.rows.length && beginning.length < 140; i++) beginning += textOf(log.rows[one.rows[i]][4].text);
+    return `${label(one.id)} ${{ text: "writes", reasoning: "thinks", stdout: "prints" }[one.piece]} · ${count(one.n, "piece")}: ${line(unmarked(beginning), 120)}`;
+  }
+}
+
+export function eventLog(view) {
+  const number = h("span", { class: "dp-count" }), last = h("span", { class: "dp-last", dir: "auto" }), lastTime = h("span", { class: "dp-num dp-dim" });
+  const kind = h("select", { "aria-label": "Kind of event" }, KINDS.map(([value, text]) => h("option", { value }, text))), node = h("select", { "aria-label": "Node" }, h("option", { value: "" }, "all nodes"));
+  const find = h("input", { type: "search", placeholder: "find in payloads", "aria-label": "Find in payloads" }), found = h("span", { class: "dp-dim dp-num", role: "status" });
+  const space = h("div", { class: "dp-space" }), list = h("div", { class: "dp-rows", tabindex: "0", role: "group", "aria-label": "Events" }, space), payload = h("div", { class: "dp-payload", hidden: true });
+  const details = h("details", { class: "dp-log" }, h("summary", {}, h("span", { class: "dp-log-name" }, "Log"), number, lastTime, last), h("div", { class: "dp-filters" }, kind, node, find, found), list, payload);
+  const spoken = h("div", { class: "dp-sr", role: "log", "aria-live": "polite", "aria-label": "What happens in the run" });
+  const lines = new Lines();
+  let shown = [], drawn = "", searched = "", heard = null, opened = null, known = "";
+
+  for (const filter of [kind, node, find]) filter.addEventListener("input", () => view.draw());
+  details.addEventListener("toggle", () => view.draw());
+  list.addEventListener("scroll", () => paint(true));
+  let current = null;
+
+  function update(frame) {
+    const { s, log, newest, position } = frame, label = (id) => view.label(newest, id);
+    current = frame;
+    lines.follow(log);
+    const at = log.rows[position - 1];
+    put(number, log.count ? newest.seq.toLocaleString("en") : "");
+    put(last, at ? said(at, label) : "No events yet");
+    put(lastTime, at ? `${log.times[position - 1].toFixed(1)} s` : "");
+    speak(frame, label);
+    if (!details.open) return;
+    const names = [...newest.labels].map(([id, name]) => `${id}\n${name}`).join("\n");
+    if (known !== names) { known = names; node.replaceChildren(h("option", { value: "" }, "all nodes"), ...[...newest.labels].map(([id]) => h("option", { value: id }, label(id)))); }
+    const key = `${lines.all.length} ${lines.all.at(-1)?.to} ${kind.value} ${node.value} ${find.value}`;
+    if (searched !== key) {
+      searched = key;
+      const wanted = find.value.trim().toLowerCase();
+      shown = lines.all.filter((one) => (!kind.value || one.type.includes(kind.value)) && (!node.value || one.id === node.value) && (!wanted || has(log, one, wanted, label)));
+      put(found, wanted || kind.value || node.value ? count(shown.length, "event") : "");
+      drawn = "";
+    }
+    paint(false);
+  }
+
+  const has = (log, one, wanted, label) => (one.piece ? Lines.text(log, one) : `${Lines.words(log, one, label)} ${JSON.stringify(log.rows[one.at][4])}`).toLowerCase().includes(wanted);
+
+  /** Only the rows in sight are there. */
+  function paint(scrolled) {
+    if (!current || !details.open) return;
+    const { s, log, newest } = current, label = (id) => view.label(newest, id), now = shown.findLastIndex((one) => one.seq <= s.seq);
+    const top = list.scrollTop;
+    if (!scrolled && list.dataset.now !== String(now)) {
+      list.dataset.now = String(now);
+      if (!list.contains(document.activeElement) && (now * ROW < top || (now + 1) * ROW > top + list.clientHeight)) list.scrollTop = Math.max(0, now * ROW - list.clientHeight / 2);
+    }
+    const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), past = Math.min(shown.length, first + Math.ceil((list.clientHeight || 208) / ROW) + 8);
+    const key = `${searched} ${first} ${past} ${now} ${opened?.seq}`;
+    if (drawn === key) return;
+    drawn = key;
+    space.style.height = `${shown.length * ROW}px`;
+    const focused = list.contains(document.activeElement) ? `${document.activeElement.dataset.seq} ${document.activeElement.className}` : null;
+    space.replaceChildren(...shown.slice(first, past).map((one, i) => h("div", { class: "dp-event", style: `top:${(first + i) * ROW}px`, "data-type": one.type, "data-now": first + i === now, "data-later": first + i > now },
+      h("button", { type: "button", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": `Event ${one.to}: go there`, onclick: () => view.seek(one.to) }, String(one.to)),
+      h("button", { type: "button", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, EVENTS[one.type] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
+    if (focused) [...space.querySelectorAll("button")].find((b) => `${b.dataset.seq} ${b.className}` === focused)?.focus({ preventScroll: true });
+  }
+
+  function open(one) {
+    opened = opened === one ? null : one;
+    payload.hidden = opened === null;
+    if (opened) payload.replaceChildren(h("pre", { class: "dp-out", tabindex: "0" }, one.piece ? Lines.text(current.log, one) : JSON.stringify(current.log.rows[one.at][4], null, 2)));
+    paint(true);
+  }
+
+  /** Screen readers hear beginnings, ends, questions and failures, never single pieces of text. */
+  function speak({ log, live }, label) {
+    if (heard === null || !live) { heard = log.count; if (!live) return; }
+    if (log.count <= heard || view.quiet === "all") { heard = log.count; return; }
+    const news = log.rows.slice(heard, log.count).filter(([, type]) => type !== "node_output" && type !== "execution_log" && (view.quiet !== "some" || /error|interactive|execution/.test(type)));
+    heard = log.count;
+    spoken.append(...news.slice(-SAID_AT_ONCE).map((row) => h("p", {}, said(row, label))));
+    while (spoken.childElementCount > SAID_KEPT) spoken.firstChild.remove();
+  }
+
+  function toggle(open_ = !details.open) { details.open = open_; }
+  return {
+    el: h("div", {}, details, spoken), update, toggle,
+    find() { toggle(true); find.focus(); },
+    linesOf: (log, id, from, to, label) => { lines.follow(log); return lines.all.filter((one) => one.id === id && one.to >= from && one.seq < to).slice(-500).map((one) => [one.to, one.time, Lines.words(log, one, label)]); },
+  };
+}

@@ -1,0 +1,152 @@
+// Markdown as elements: headings, lists, quotes, tables, code, marks in lines. It never parses HTML, loads nothing from elsewhere, and each
+// text is read once from its beginning to its end.
+import { h } from "./words.js";
+
+const SAFE_LINK = /^(?:https?:|mailto:)/i, INLINE_IMAGE = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
+const MARKED = new Set("\\`*_~[!<h");
+const FENCE = /^ {0,3}(```+|~~~+) *([\w+#.-]*)/, HEADING = /^ {0,3}(#{1,6}) +(.*)/, RULE = /^ {0,3}(?:-[ -]*-[ -]*-|\*[ *]*\*[ *]*\*|_[ _]*_[ _]*_)[ -_*]*$/;
+const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/, QUOTE = /^ {0,3}>/, DELIMITERS = /^ *\|?[ :|-]*-[ :|-]*\|?[ :|-]*$/;
+
+/** The marks within a line of text, as nodes. @param {string} text */
+export function inline(text, depth = 0) {
+  const out = [];
+  let plain = "", i = 0;
+  const flush = () => { if (plain) out.push(plain); plain = ""; };
+  const add = (node, end) => { flush(); out.push(node); i = end; };
+  while (i < text.length) {
+    const c = text[i];
+    if (!MARKED.has(c)) { plain += c; i++; continue; }
+    if (c === "\\" && i + 1 < text.length && /[\\`*_~[\]!<>#|.(){}+-]/.test(text[i + 1])) { plain += text[i + 1]; i += 2; continue; }
+    if (c === "`") {
+      let ticks = 1;
+      while (text[i + ticks] === "`") ticks++;
+      const end = text.indexOf("`".repeat(ticks), i + ticks);
+      if (end > 0) { add(h("code", {}, text.slice(i + ticks, end).replace(/^ (.*\S.*) $/s, "$1")), end + ticks); continue; }
+      plain += "`".repeat(ticks); i += ticks; continue;
+    }
+    if ((c === "*" || c === "_" || c === "~") && depth < 6) {
+      const double = text[i + 1] === c, mark = double ? c + c : c;
+      if (!(c === "~" && !double) && !(c === "_" && /\w/.test(text[i - 1] ?? "")) && /\S/.test(text[i + mark.length] ?? "")) {
+        const end = closing(text, mark, i + mark.length);
+        if (end > 0) { add(h(c === "~" ? "del" : double ? "strong" : "em", {}, inline(text.slice(i + mark.length, end), depth + 1)), end + mark.length); continue; }
+      }
+      plain += mark; i += mark.length; continue;
+    }
+    if (c === "[" || (c === "!" && text[i + 1] === "[")) {
+      const from = c === "!" ? i + 2 : i + 1, close = text.indexOf("](", from), end = close > 0 ? text.indexOf(")", close) : -1;
+      if (end > 0 && close - from < 1000 && end - close < 500_000) {
+        const said = text.slice(from, close), target = text.slice(close + 2, end).trim().split(/ +"/)[0];
+        if (c === "!" && INLINE_IMAGE.test(target)) { add(h("img", { src: target, alt: said }), end + 1); continue; }
+        if (SAFE_LINK.test(target)) { add(link(target, said || target), end + 1); continue; }
+      }
+    }
+    if (c === "<" || c === "h") {
+      const found = c === "<" ? /^<(https?:[^\s<>]{1,2000})>/.exec(text.slice(i, i + 2010)) : !/\w/.test(text[i - 1] ?? "") && /^https?:\/\/[^\s<>"'`)\]]{1,2000}/.exec(text.slice(i, i + 2010));
+      if (found) { const url = found[1] ?? found[0].replace(/[.,;:!?]+$/, ""); add(link(url, url), i + (found[1] ? found[0].length : url.length)); continue; }
+    }
+    plain += c; i++;
+  }
+  flush();
+  return out;
+}
+
+const link = (target, said) => h("a", { href: target, rel: "noopener noreferrer", target: "_blank" }, said);
+
+/** Where a mark of emphasis ends: behind a letter, and not within a word for `_`. */
+function closing(text, mark, from) {
+  for (let at = text.indexOf(mark, from), tries = 0; at > 0 && tries < 20; at = text.indexOf(mark, at + 1), tries++) {
+    if (mark.length === 1 && (text[at + 1] === mark || text[at - 1] === mark)) { at++; continue; }
+    if (/\s/.test(text[at - 1]) || (mark[0] === "_" && /\w/.test(text[at + mark.length] ?? ""))) continue;
+    return at;
+  }
+  return -1;
+}
+
+const cells = (row) => row.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((c) => c.trim().replaceAll("\\|", "|"));
+
+/** The blocks of a text: how each begins and ends does not depend on what follows it. @returns {{kind: string, lines: string[], more?: any}[]} */
+function blocks(lines) {
+  const found = [];
+  let i = 0;
+  const take = (kind, while_, more) => { const from = i++; while (i < lines.length && while_(lines[i])) i++; found.push({ kind, lines: lines.slice(from, i), more }); };
+  while (i < lines.length) {
+    const text = lines[i];
+    if (!text.trim()) { i++; continue; }
+    const fence = FENCE.exec(text);
+    if (fence) {
+      take("code", (l) => !(l.trimStart().startsWith(fence[1]) && l.trim() === l.trim()[0].repeat(l.trim().length)), fence[2]);
+      i++;
+    } else if (HEADING.test(text)) take("heading", () => false);
+    else if (RULE.test(text)) take("rule", () => false);
+    else if (QUOTE.test(text)) take("quote", (l) => QUOTE.test(l));
+    // A table that has only just begun is one already.
+    else if (text.includes("|") && (i + 1 < lines.length ? DELIMITERS.test(lines[i + 1]) && lines[i + 1].includes("|") : text.trim().startsWith("|"))) take("table", (l) => l.includes("|"));
+    else if (ITEM.test(text)) take("list", (l) => !l.trim() || /^ +\S/.test(l) || ITEM.test(l), ITEM.exec(text));
+    else take("text", (l) => l.trim() && !FENCE.test(l) && !HEADING.test(l) && !QUOTE.test(l) && !ITEM.test(l) && !RULE.test(l));
+  }
+  return found;
+}
+
+function element({ kind, lines, more }, depth) {
+  if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.slice(1).join("\n")));
+  if (kind === "heading") {
+    const [, marks, said] = HEADING.exec(lines[0]);
+    return h("p", { class: "dp-h", role: "heading", "aria-level": String(Math.min(6, marks.length + 3)), dir: "auto", "data-level": marks.length }, inline(said.replace(/ +#+ *$/, "")));
+  }
+  if (kind === "rule") return h("hr");
+  if (kind === "quote") return h("blockquote", { dir: "auto" }, inside(lines.map((l) => l.replace(/^ {0,3}> ?/, "")), depth));
+  if (kind === "table") {
+    const ends = cells(lines[1] ?? ""), row = (l, tag) => h("tr", {}, cells(l).map((c, k) => h(tag, { class: ends[k]?.endsWith(":") ? (ends[k].startsWith(":") ? "dp-mid" : "dp-right") : null, dir: "auto" }, inline(c))));
+    return h("div", { class: "dp-table", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, row(lines[0], "th")), h("tbody", {}, lines.slice(2).map((l) => row(l, "td")))));
+  }
+  if (kind === "list") return list(lines, more, depth);
+  return h("p", { dir: "auto" }, lines.flatMap((l, k) => [k ? (/ {2}$|\\$/.test(lines[k - 1]) ? h("br") : "\n") : "", ...inline(l.replace(/\\$| +$/, "").trimStart())]));
+}
+
+function list(lines, first, depth) {
+  const items = [], base = first[1].length, ordered = /\d/.test(first[2]);
+  for (const l of lines) {
+    const m = ITEM.exec(l);
+    if (m && m[1].length <= base + 1) items.push([l.slice(m[0].length)]);
+    else items.at(-1).push(l.replace(/^ {1,4}/, ""));
+  }
+  return h(ordered ? "ol" : "ul", ordered && parseInt(first[2], 10) !== 1 ? { start: parseInt(first[2], 10) } : {}, items.map((item) => {
+    const task = /^\[([ xX])\] /.exec(item[0]);
+    if (task) item[0] = item[0].slice(4);
+    while (item.length > 1 && !item.at(-1).trim()) item.pop();
+    const made = inside(item, depth);
+    const alone = made.length && made[0].tagName === "P" && !item.some((l) => !l.trim()) ? [...made[0].childNodes, ...made.slice(1)] : made;
+    return h("li", { dir: "auto", class: task ? "dp-task" : null }, task && h("span", { role: "img", "aria-label": task[1] === " " ? "open" : "done" }, task[1] === " " ? "☐ " : "☑ "), alone);
+  }));
+}
+
+const inside = (lines, depth) => (depth > 8 ? [h("p", {}, lines.join("\n"))] : blocks(lines).map((b) => element(b, depth + 1)));
+
+/** Shows a text that may grow: only blocks that have changed are made anew, so that a selection in the others stays. */
+export class Markdown {
+  el = h("div", { class: "dp-md" });
+  #made = []; // source of each block that is shown
+  #caret = h("span", { class: "dp-caret", "aria-hidden": "true" });
+
+  /** @param {string} text @param {boolean} [caret] whether more is on its way */
+  show(text, caret = false) {
+    this.#caret.remove();
+    const wanted = blocks(text.replaceAll("\r\n", "\n").split("\n")), sources = wanted.map((b) => `${b.kind} ${b.lines.join("\n")}`);
+    let same = 0;
+    while (same < sources.length && sources[same] === this.#made[same]) same++;
+    while (this.el.childElementCount > same) this.el.lastElementChild.remove();
+    this.el.append(...wanted.slice(same).map((b) => element(b, 0)));
+    this.#made = sources;
+    if (caret) this.#end().append(this.#caret);
+    return this;
+  }
+
+  #end() {
+    let end = this.el;
+    while (end.lastElementChild && /^(DIV|P|UL|OL|LI|BLOCKQUOTE|TABLE|TBODY|TR|TD|TH|PRE|CODE)$/.test(end.lastElementChild.tagName) && (end === this.el || end.lastElementChild === end.lastChild)) end = end.lastElementChild;
+    return end;
+  }
+}
+
+/** A text as elements. @param {string} text */
+export const markdown = (text) => new Markdown().show(text).el;

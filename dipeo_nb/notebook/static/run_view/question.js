@@ -1,0 +1,80 @@
+// The strip that is there while the run waits for a person. It is announced, and never takes the focus.
+import { hand } from "./bar.js";
+import { Markdown } from "./markdown.js";
+import { h, mark, put, textOf } from "./words.js";
+
+export function question(view) {
+  const who = h("b", {}), which = h("span", { class: "dp-dim" }), asked = new Markdown(), tool = h("pre", { class: "dp-out", hidden: true, tabindex: "0" });
+  const actions = h("div", { class: "dp-actions" }), left = h("span", { class: "dp-left dp-num" }), until = h("i", { class: "dp-until" });
+  const next = h("button", { type: "button", class: "dp-tool", "aria-label": "Next question", title: "Next question", onclick: () => { turn++; view.draw(); } }, "▸");
+  const el = h("form", { class: "dp-question", "aria-label": "A question of the run", hidden: true, onsubmit: (e) => e.preventDefault() }, hand(), h("div", { class: "dp-q-main" }, h("div", { class: "dp-q-head" }, who, h("span", {}, " asks "), which, next), h("div", { class: "dp-asked", tabindex: "0", role: "group", "aria-label": "Question" }, asked.el), tool), h("div", { class: "dp-q-side" }, actions, left), until);
+  const spoken = h("div", { class: "dp-sr", "aria-live": "assertive" });
+  let shown = "", turn = 0;
+  const sent = new Map(); // answers on their way
+
+  const button = (text, answer, main = false) => h("button", { type: "button", class: `dp-btn${main ? " dp-primary" : ""}`, onclick: answer }, text);
+
+  function answer(id, text) {
+    const inside = el.contains(document.activeElement);
+    sent.set(id, text);
+    view.send({ type: "answer", id, text });
+    view.draw();
+    if (inside) view.focus();
+  }
+
+  /** A field for text. `several`: Enter begins a new line. */
+  function field(id, { several = false, value = "", label = "Answer", submit = "Send", back = null }) {
+    const input = h(several ? "textarea" : "input", { class: "dp-field", "aria-label": label, autocomplete: "off", dir: "auto", ...(several ? { rows: "3" } : { type: "text" }), placeholder: several ? "Ctrl+Enter sends" : null });
+    input.value = value;
+    const go = () => answer(id, input.value);
+    input.addEventListener("keydown", (e) => {
+      if (e.key === "Enter" && (!several || e.ctrlKey || e.metaKey) && !e.isComposing) go();
+      else if (e.key === "Escape" && back) back();
+      else return;
+      e.preventDefault();
+      e.stopPropagation();
+    });
+    actions.replaceChildren(input, button(submit, go, true), ...(back ? [button("Cancel", back)] : []));
+    mark(actions, "data-several", several);
+    return input;
+  }
+
+  function controls(id, q) {
+    mark(actions, "data-several", null);
+    const initial = textOf(q.default), again = () => controls(id, q);
+    if (q.kind === "choice") {
+      if (q.choices.length <= 5) actions.replaceChildren(...q.choices.map((c, i) => button(c, () => answer(id, c), q.default != null ? c === q.default : i === 0)));
+      else {
+        const choose = h("select", { class: "dp-field", "aria-label": "Answer" }, q.choices.map((c) => h("option", { selected: c === q.default }, c)));
+        actions.replaceChildren(choose, button("Send", () => answer(id, choose.value), true));
+      }
+    } else if (q.kind === "approval") {
+      const change = q.arguments && button("Edit…", () => field(id, { several: true, value: JSON.stringify(q.arguments, null, 2), label: "Arguments, as JSON", submit: "Approve with these", back: again }).focus());
+      const reject = button("Reject…", () => field(id, { label: "Why it is rejected", value: "", submit: "Reject", back: again, ...{} }).focus());
+      actions.replaceChildren(...[button("Approve", () => answer(id, "approve"), true), change, reject].filter(Boolean));
+    } else field(id, { several: q.kind === "multiline", value: initial });
+  }
+
+  function update({ s, t, past, gone, live }) {
+    const all = [...s.questions].filter(([id]) => past || !sent.has(id)), [id, q] = all[turn % (all.length || 1)] ?? [];
+    for (const known of sent.keys()) if (!past && !s.questions.has(known)) sent.delete(known);
+    el.hidden = !q;
+    if (!q) { shown = ""; return; }
+    const open = !past && !gone && live && view.can("answer"), key = `${id} ${open} ${past} ${gone}`;
+    if (shown !== key) {
+      shown = key;
+      const path = (q.path ?? []).slice(1, -1);
+      put(who, [...path, q.label ?? view.label(s, q.node_id)].join(" ▸ "));
+      asked.show(textOf(q.prompt));
+      tool.hidden = !q.arguments;
+      if (q.arguments) put(tool, `${q.tool ?? "call"} ${JSON.stringify(q.arguments, null, 2)}`);
+      if (open) { controls(id, q); put(spoken, `${q.label ?? "The run"} asks: ${textOf(q.prompt)}`); } else actions.replaceChildren(h("span", { class: "dp-dim" }, past ? "as it was asked then" : gone ? "cannot be answered: the kernel is gone" : "is asked elsewhere"));
+    }
+    put(which, all.length > 1 ? `${(turn % all.length) + 1} of ${all.length}` : "");
+    next.hidden = all.length < 2;
+    const rest = q.timeout ? Math.max(0, q.at + q.timeout - t) : null;
+    put(left, rest === null || !open ? "" : `${rest > 90 ? `${Math.ceil(rest / 60)} min` : `${Math.ceil(rest)} s`} left, then ${q.default != null ? "the default counts" : "it fails"}`);
+    until.style.width = rest === null ? "0" : `${(rest / q.timeout) * 100}%`;
+  }
+  return { el, spoken, update, focus: () => actions.querySelector("input, textarea, select, button")?.focus() };
+}

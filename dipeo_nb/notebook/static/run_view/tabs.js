@@ -1,0 +1,219 @@
+// What the tabs of a node's panel show of one turn.
+import { lastTurn, turnOf } from "./fold.js";
+import { markdown } from "./markdown.js";
+import { count, h, isCut, line, money, seconds, textOf, tokens, unmarked } from "./words.js";
+import { diffed } from "./word_diff.js";
+
+/** The names of the tabs for a type of node. */
+export const tabsOf = (kind) => (kind === "person_job" ? ["answer", "prompt", "memory", "inputs", "calls", "log"] : kind === "code_job" ? ["output", "code", "inputs", "log"] : ["output", "inputs", "calls", "log"]);
+
+const none = (text) => h("p", { class: "dp-none" }, text);
+const note = (...text) => h("p", { class: "dp-note" }, text);
+const chip = (text, role) => h("span", { class: "dp-chip", "data-role": role }, text);
+const row = (name, ...value) => h("div", { class: "dp-row" }, h("dt", {}, name), h("dd", { dir: "auto" }, value));
+const facts = (...rows) => h("dl", { class: "dp-facts" }, rows.filter(Boolean));
+const verbatim = (text, title) => h("pre", { class: "dp-out", tabindex: "0", "data-title": title }, text);
+
+/** A message: who, what is known of it, what it says. */
+const message = (role, about, content, more = {}) => h("div", { class: "dp-msg", ...more }, h("div", { class: "dp-msg-head" }, chip(role, role), about), content);
+const passage = (text) => h("p", { class: "dp-said", dir: "auto" }, text);
+
+/** What is shown of a value that came without its end, and how to get the rest. */
+function rest(view, value, seq) {
+  if (!isCut(value) || seq === null) return null;
+  return h("p", { class: "dp-note" }, `${tokens(value.$cut - value.text.length)} more characters. `, view.can("body") ? h("button", { type: "button", class: "dp-link", onclick: (e) => { e.target.disabled = true; view.body(seq); } }, "Show all of it") : null);
+}
+
+/** A value as it is read best. */
+function valued(view, value, seq) {
+  if (value === undefined || value === null || value === "") return [none(value === "" ? "An empty text." : "No value.")];
+  return [typeof value === "string" || isCut(value) ? markdown(isCut(value) ? `${value.text}…` : value) : verbatim(textOf(value)), rest(view, value, seq)];
+}
+
+export function problem(error) {
+  return h("div", { class: "dp-problem" }, h("b", {}, error.type || "Error"), h("p", { dir: "auto" }, textOf(error.message)), error.hint && h("p", { class: "dp-dim", dir: "auto" }, textOf(error.hint)),
+    error.traceback && h("details", { class: "dp-fold" }, h("summary", {}, "Traceback"), verbatim(textOf(error.traceback))));
+}
+
+/** What was sent in a turn: one thing, or one for each item of a batch. */
+const sentOf = (at) => [...at.sent.values()];
+const memoryOf = (at) => at.meta.memory ?? sentOf(at)[0]?.memory ?? null;
+
+/** The answer of a turn as text: what has been streamed, or what it is when it came at once. */
+function answerOf(at) {
+  if (at.text) return at.text;
+  if (at.output === undefined || at.output === null) return "";
+  return typeof at.output === "string" ? at.output : isCut(at.output) ? `${at.output.text}…` : `\`\`\`json\n${textOf(at.output)}\n\`\`\``;
+}
+
+const streaming = (c) => c.at.end === null && c.status !== "waiting";
+const grows = ({ at }) => `${at.text.length} ${at.reasoning.length} ${at.calls.length} ${at.calls.at(-1)?.end} ${at.retries.length} ${at.end} ${isCut(at.output)}`;
+
+/** Each tab: its title, a number beside it, what it depends on, and what it shows. */
+export const TABS = {
+  answer: {
+    title: "Answer",
+    key: grows,
+    show(c) {
+      const { at, n, index, status } = c, before = n.turns[index - 1];
+      if (c.compare) return [note(`run ${before.run} → run ${at.run}`), diffed(unmarked(answerOf(before)), unmarked(answerOf(at)))];
+      const answer = answerOf(at), open = streaming(c), retry = at.retries.at(-1), call = at.calls.findLast((x) => x.end === null);
+      const thought = at.reasoning && h("details", { class: "dp-fold", "data-keep": "reasoning", open: !answer && open }, h("summary", {}, `Reasoning · ${count(at.reasoning.trim().split(/\s+/).length, "word")}`), h("p", { dir: "auto" }, at.reasoning));
+      const waits = status === "retrying" ? retry.message : call ? `Calls ${call.name}…` : open ? "Waits for the first word…" : at.error ? null : "No text.";
+      return [
+        thought, answer ? c.text.show(answer, open).el : waits && none(waits), answer && call && none(`Calls ${call.name}…`), answer && status === "retrying" && none(retry.message),
+        !at.text && rest(c.view, at.output, at.endSeq), at.error && problem(at.error),
+        (at.status === "aborted" || at.status === "interrupted") && note("It was cut off here. What it had said is kept."),
+      ];
+    },
+  },
+  output: {
+    title: "Output",
+    key: (c) => `${grows(c)} ${c.n.children.length} ${[...c.n.progress.values()].join()} ${c.s.questions.size}`,
+    show(c) {
+      const { view, s, id, at, n, index, kind } = c, before = n.turns[index - 1], asked = [...s.questions.values()].filter((q) => q.node_id === id), last = at === lastTurn(s, id);
+      if (c.compare) return [note(`run ${before.run} → run ${at.run}`), diffed(textOf(before.output), textOf(at.output))];
+      const parts = [];
+      if (at.text) parts.push(verbatim(at.text, kind === "code_job" || kind === "hook" ? "printed" : null));
+      if (last && n.children.length) parts.push(children(c));
+      else if (last) for (const words of n.progress.values()) parts.push(note(words));
+      if (last) for (const q of asked) parts.push(note("Asks"), markdown(textOf(q.prompt)));
+      if (at.error) parts.push(problem(at.error));
+      else if (at.end === null) { if (!parts.length) parts.push(none("No output yet.")); } else if (kind === "condition") {
+        parts.push(facts(row("Way taken", (at.meta.branch ?? "").replace("cond", "")), row("Condition", view.template(s, id, at)), at.meta.answer && row("Answer", textOf(at.meta.answer))));
+      } else if (!at.text || typeof at.output !== "string" || !at.text.includes(at.output)) parts.push(...valued(view, at.output, at.endSeq));
+      const meta = at.meta, known = [meta.url && row("Address", meta.url), meta.status != null && row("Status", String(meta.status)), meta.path && row("File", meta.path), meta.saved_to && row("Saved to", meta.saved_to), meta.source && row("Answered by", meta.source), meta.reason && row("Reason", textOf(meta.reason)), meta.skipped && row("Skipped", meta.skipped)];
+      if (known.some(Boolean)) parts.push(facts(...known));
+      return parts;
+    },
+  },
+  prompt: {
+    title: "Prompt",
+    key: ({ at, n, view }) => `${at.sent.size} ${at.end} ${at.text.length > 0} ${n.turns.length} ${view.editing}`,
+    show(c) {
+      const { view, s, id, at } = c, all = sentOf(at), parts = [];
+      if (view.editing === id) return [fork(c)];
+      for (const [i, one] of all.entries()) {
+        if (all.length > 1) parts.push(note(`Item ${one.index + 1} of ${all.length}`));
+        if (one.system && i === 0) parts.push(message("system", null, passage(textOf(one.system))));
+        if (one.memory?.ids?.length) parts.push(h("p", { class: "dp-between" }, h("button", { type: "button", class: "dp-link", onclick: () => view.tab("memory") }, `${count(one.memory.ids.length, "message")} of memory`)));
+        parts.push(message("user", null, passage(marked(c, textOf(one.prompt), one.variables ?? []))), one.variables?.length ? origins(c, one.variables) : null);
+      }
+      if (!all.length) {
+        const system = view.personOf(s, id)?.llm_config?.system_prompt, asked = at.meta.prompt ?? at.meta.messages?.find((m) => m.role === "user")?.content;
+        if (system) parts.push(message("system", null, passage(textOf(system))));
+        parts.push(message("user", asked === undefined ? "as it is written" : null, passage(textOf(asked ?? view.template(s, id, at)))));
+      }
+      const answer = answerOf(at);
+      if (answer) parts.push(message("assistant", null, passage(line(answer, 200))));
+      if (view.can("fork")) parts.push(h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(id) }, "Edit and run from here…")));
+      return parts;
+    },
+  },
+  memory: {
+    title: "Memory",
+    count: ({ at }) => memoryOf(at)?.ids?.length ?? 0,
+    key: ({ at }) => `${at.sent.size} ${at.end}`,
+    show({ s, at, view, id }) {
+      const m = memoryOf(at), before = s.conversation.slice(0, at.heard);
+      if (!m) return [none(at.end === null && !at.sent.size ? "Known when its prompt is sent." : "This node brings no memory along.")];
+      const me = at.meta.person_id ?? sentOf(at)[0]?.person_id ?? view.personOf(s, id)?.id, seen = new Set(m.ids ?? []), brought = new Set(m.brought ?? []), rule = textOf(m.view ?? m.criterion);
+      const why = (one) => (brought.has(one.id) ? "brought by an arrow" : seen.has(one.id) ? "" : `left out: ${m.criterion ? "it does not fit" : one.from_person_id !== me && one.to_person_id !== me ? `neither from nor to ${me}` : rule}`);
+      return [
+        note(h("b", {}, rule || "all"), ` · ${seen.size} of ${count(before.length, "message")} seen`),
+        before.length ? before.map((one) => message(one.from_person_id === me ? "assistant" : one.from_person_id === "system" ? "system" : "user", [` ${one.from_person_id} → ${one.to_person_id} `, h("span", { class: "dp-dim" }, why(one))], markdown(textOf(one.content)), { "data-out": !seen.has(one.id) && !brought.has(one.id) })) : none("Nothing had been said before."),
+      ];
+    },
+  },
+  inputs: {
+    title: "Inputs",
+    count: ({ at }) => at.inputs.length,
+    key: ({ at }) => `${at.inputs.length}`,
+    show({ s, at, view }) {
+      if (!at.inputs.length) {
+        const given = Object.entries(s.variables ?? {});
+        return given.length && at.seq <= 3 ? [note("Inputs of the run"), facts(...given.map(([name, value]) => row(name, textOf(value))))] : [none("It takes nothing from other nodes.")];
+      }
+      return at.inputs.map(([name, from, run]) => {
+        const source = turnOf(s, from, run), many = (s.nodes.get(from)?.turns.length ?? 0) > 1, value = source?.output;
+        const button = h("button", { type: "button", class: "dp-link", onclick: () => view.select(from, { seq: source?.seq }) }, `${view.label(s, from)}${many ? ` run ${run}` : ""}`);
+        return h("div", { class: "dp-msg" }, h("div", { class: "dp-msg-head" }, h("b", {}, name || "input"), "from ", button), typeof value === "string" || isCut(value) ? passage(textOf(value) || "(empty)") : verbatim(textOf(value) || "(nothing)"), rest(view, value, source?.endSeq ?? null));
+      });
+    },
+  },
+  calls: {
+    title: "Calls",
+    count: ({ at, kind }) => at.calls.length + at.retries.length + (at.meta.calls ?? (kind === "person_job" ? 1 : 0)),
+    key: ({ at, t }) => `${at.calls.map((x) => x.end)} ${at.retries.length} ${at.end ?? Math.floor(t)} ${at.first} ${at.logs.length}`,
+    show({ s, id, at, t, kind, view }) {
+      const parts = at.calls.map((x) => call("tool", x.name, x.bad ? "failed" : x.end === null ? "running" : "", x.at - at.start, (x.end ?? t) - x.at, [["arguments", textOf(x.args)], ["result", x.result === null ? "…" : textOf(x.result)]]));
+      for (const r of at.retries) parts.push(call("retry", line(r.message, 200), "", r.at - at.start, r.wait, null));
+      const u = at.meta.usage, sent = sentOf(at)[0], model = at.meta.model ?? sent?.model ?? view.personOf(s, id)?.llm_config?.model;
+      if (u || kind === "person_job") parts.push(call("model", model ?? "", at.error ? "failed" : at.end === null ? "running" : "", 0, (at.end ?? t) - at.start, [
+        (at.meta.calls ?? 1) > 1 && ["calls", String(at.meta.calls)], at.meta.requested_model && ["asked for", at.meta.requested_model], ["provider", at.meta.provider ?? "–"],
+        ["tokens", u ? `${tokens(u.input ?? 0)} in · ${tokens(u.output ?? 0)} out${u.cache_read ? ` · ${tokens(u.cache_read)} from the cache` : ""}${u.reasoning ? ` · ${tokens(u.reasoning)} for reasoning` : ""}` : `~${at.pieces} so far`],
+        ["cost", money(at.meta.cost_usd)], at.meta.saved_usd != null && ["saved", money(at.meta.saved_usd)], ["first token", at.first === null ? "–" : seconds(at.first - at.start)], at.meta.finish_reason && ["stopped for", at.meta.finish_reason], ...(at.meta.warnings ?? []).map((w) => ["warning", w]),
+      ].filter(Boolean)));
+      return parts.length ? parts : [none("It has called nothing.")];
+    },
+  },
+  code: {
+    title: "Code",
+    key: ({ at }) => `${at.text.length} ${at.end}`,
+    show({ view, s, id, at }) {
+      const variables = Object.entries(at.meta.variables ?? {});
+      return [verbatim(view.template(s, id, at) || "The code is in a file."), at.text && [note("Printed"), verbatim(at.text)], at.meta.stderr && [note("Errors"), verbatim(textOf(at.meta.stderr))], variables.length > 0 && [note("Variables"), facts(...variables.map(([name, value]) => row(name, textOf(value))))], at.error && problem(at.error)];
+    },
+  },
+  log: {
+    title: "Log",
+    key: ({ frame }) => `${frame.s.seq}`,
+    show({ view, id, at, n, index }) {
+      const lines = view.linesOf(id, at.seq, n.turns[index + 1]?.seq ?? Infinity);
+      return [h("div", { class: "dp-list" }, lines.map(([seq, time, words]) => h("button", { type: "button", class: "dp-entry", onclick: () => view.seek(seq) }, h("span", { class: "dp-num dp-dim" }, time.toFixed(2)), h("span", { dir: "auto" }, words))))];
+    },
+  },
+};
+
+const call = (what, name, state, after, took, known) => h("details", { class: "dp-fold dp-call", open: known !== null }, h("summary", {}, chip(what, what === "retry" ? "wait" : "user"), h("b", { dir: "auto" }, name), state && h("span", { class: state === "failed" ? "dp-bad" : "dp-dim" }, state), h("span", { class: "dp-num dp-end", title: `${seconds(after)} after it began` }, seconds(took))), known && facts(...known.map(([k, v]) => row(k, v))));
+
+/** The runs of sub-diagrams that a node began. */
+function children({ view, n, at }) {
+  const results = Array.isArray(at.output) ? at.output : at.output?.results ?? [];
+  return h("div", { class: "dp-list" }, note([...n.progress.values()].at(-1) ?? count(n.children.length, "run")), n.children.map((c) => {
+    const face = [h("b", { class: "dp-num" }, String(c.index + 1)), h("span", {}, c.diagram), h("span", { class: "dp-dim dp-clip", dir: "auto" }, line(textOf(results[c.index]?.output ?? results[c.index]), 80) || c.run_id)];
+    return view.can("open") ? h("button", { type: "button", class: "dp-entry", onclick: () => view.open(c.run_id) }, face) : h("div", { class: "dp-entry" }, face);
+  }));
+}
+
+/** A sent prompt in which what came from variables is marked. Places are counted in characters, not in units of UTF-16. */
+function marked({ view, s }, prompt, variables) {
+  const placed = variables.filter((v) => v.start != null && v.end != null && v.end > v.start).sort((a, b) => a.start - b.start);
+  if (!placed.length) return prompt;
+  const chars = /[\ud800-\udbff]/.test(prompt) ? Array.from(prompt) : prompt, text = (from, to) => (typeof chars === "string" ? chars.slice(from, to) : chars.slice(from, to).join(""));
+  const out = [];
+  let at = 0;
+  for (const v of placed) {
+    if (v.start < at) continue; // within another one
+    out.push(text(at, v.start), h("mark", { title: `${v.tag}: ${origin(view, s, v)}` }, text(v.start, v.end)));
+    at = v.end;
+  }
+  return [...out, text(at)];
+}
+
+function origin(view, s, v) {
+  if (v.origin === "node") return `from ${view.label(s, v.node)}${(s.nodes.get(v.node)?.turns.length ?? 0) > 1 ? ` run ${v.run}` : ""}`;
+  return { input: "an input of the run", variable: "set by a node", code: "set by code", item: "the item of the batch", run: "known to each run" }[v.origin] ?? "of the template";
+}
+
+const origins = ({ view, s }, variables) => h("dl", { class: "dp-facts" }, [...new Map(variables.map((v) => [v.tag, v])).values()].map((v) => row(v.tag, v.origin === "node" ? h("button", { type: "button", class: "dp-link", onclick: () => view.select(v.node, { seq: turnOf(s, v.node, v.run)?.seq }) }, origin(view, s, v)) : origin(view, s, v))));
+
+/** The template of a person, to be changed: the run goes on from its node with it, as a new one. */
+function fork({ view, s, id, at }) {
+  const field = h("textarea", { class: "dp-field", rows: "7", "aria-label": `Prompt of ${view.label(s, id)}`, dir: "auto" });
+  field.value = textOf(view.template(s, id, at));
+  const go = () => { view.send({ type: "fork", node: id, prompt: field.value }); view.edit(null); };
+  field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });
+  queueMicrotask(() => field.focus());
+  return h("div", { class: "dp-fork" }, note("What comes before this node is taken over; this node and all after it run again, as a new run."), field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: go }, "Run from here"), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, "Cancel")));
+}

@@ -1,0 +1,106 @@
+// Lanes of what each node did when. The same surface is the track of the cursor.
+import { look } from "./fold.js";
+import { h, line, mark, put, seconds, word } from "./words.js";
+
+const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
+const NOTICEABLE_S = 0.02; // nodes that take less have no lane
+const PIECES = 400; // shown of one lane; more would not be told apart
+
+/** What the axis spans: all of a run that is over; else it grows in steps, so that it does not move all the time. */
+const spanOf = (end, over) => (over ? Math.max(end, 0.05) : STEPS.find((x) => x > end * 1.05) ?? end * 1.2);
+
+/** Parts of a turn: waiting for a place, before the first word, at work, retries, a person's turn, calls of tools, failure. */
+function parts(turn, end) {
+  const stop = turn.end ?? end, found = [];
+  const cached = turn.meta.reused || turn.meta.saved_usd != null;
+  if (turn.first !== null) found.push(["think", turn.start, Math.min(turn.first, stop)], [cached ? "cached" : "work", turn.first, stop]);
+  else found.push([cached ? "cached" : "work", turn.start, stop]);
+  for (const r of turn.retries) found.push(["retry", r.at, Math.min(r.at + r.wait, stop)]);
+  for (const w of turn.waits) found.push([w.why === "place" ? "queue" : "wait", w.from, w.to ?? end]);
+  for (const c of turn.calls) found.push(["tool", c.at, c.end ?? end]);
+  if (turn.status === "failed") found.push(["fail", stop, stop]);
+  return found;
+}
+const NAMES = { think: "before the first word", work: "at work", cached: "taken from a record", retry: "waits to try again", queue: "waits for a place", wait: "waits for a person", tool: "calls a tool", fail: "failed" };
+
+export function timeline(view) {
+  const lanes = h("div", { class: "dp-lanes" }), scroller = h("div", { class: "dp-lane-box" }, lanes), ticks = h("div", { class: "dp-ticks", "aria-hidden": "true" });
+  const cursor = h("div", { class: "dp-cursor", role: "slider", tabindex: "0", "aria-label": "Moment of the run", "aria-valuemin": "0" }), flags = h("div", { class: "dp-flags" });
+  const over = h("div", { class: "dp-over" }, flags, cursor);
+  const el = h("div", { class: "dp-timeline", role: "group", "aria-label": "Timeline" }, scroller, ticks, over);
+  const rows = new Map();
+  let wide = 1, scale = "", noted = null, lastSelected = null;
+
+  const seek = (e) => { const b = over.getBoundingClientRect(); view.seekTime(((e.clientX - b.left) / Math.max(1, b.width)) * wide); };
+  el.addEventListener("pointerdown", (e) => {
+    if (e.button !== 0 || e.target.closest("button")) return;
+    e.preventDefault();
+    cursor.focus({ preventScroll: true });
+    seek(e);
+    const up = () => { for (const [type, handler] of [["pointermove", seek], ["pointerup", up], ["pointercancel", up]]) removeEventListener(type, handler); };
+    for (const [type, handler] of [["pointermove", seek], ["pointerup", up], ["pointercancel", up]]) addEventListener(type, handler);
+  });
+  cursor.addEventListener("keydown", (e) => {
+    const act = { ArrowLeft: () => view.step(-1), ArrowRight: () => view.step(1), ArrowDown: () => view.step(-1), ArrowUp: () => view.step(1), PageUp: () => view.step(10), PageDown: () => view.step(-10), Home: () => view.start(), End: () => view.follow() }[e.key];
+    if (!act || e.ctrlKey || e.metaKey || e.altKey) return;
+    act();
+    e.preventDefault();
+    e.stopPropagation();
+  });
+
+  function update({ s, newest, t, end, selected, past, live }) {
+    wide = spanOf(end, newest.ended !== null || !live);
+    const share = (x) => `${Math.min(100, (x / wide) * 100).toFixed(3)}%`;
+    for (const id of newest.nodes.keys()) {
+      const n = newest.nodes.get(id), long = n.waiting !== null || n.turns.some((x) => (x.end ?? end) - x.start > NOTICEABLE_S || x.waits.length);
+      if (long && !rows.has(id)) {
+        const name = h("button", { type: "button", class: "dp-lane-name", tabindex: "-1", onclick: () => view.select(id) }), track = h("div", { class: "dp-track" });
+        rows.set(id, { el: h("div", { class: "dp-lane" }, name, track), name, track, key: "" });
+        const order = newest.order.filter((other) => rows.has(other));
+        lanes.append(rows.get(id).el);
+        for (const other of order) lanes.append(rows.get(other).el);
+      }
+      const r = rows.get(id);
+      if (!r) continue;
+      put(r.name, view.label(newest, id));
+      mark(r.el, "data-selected", id === selected);
+      const last = n.turns.at(-1), open = last?.end === null || n.waiting !== null;
+      const key = `${wide} ${n.turns.length} ${open ? end.toFixed(1) : ""} ${last ? `${last.end} ${last.first} ${last.retries.length} ${last.waits.length} ${last.calls.length} ${last.meta.saved_usd}` : ""}`;
+      if (r.key === key) continue;
+      r.key = key;
+      const many = n.turns.length > PIECES, pieces = n.turns.slice(-PIECES).flatMap((turn) => parts(turn, end).map(([kind, from, to]) => [kind, from, to, turn]));
+      if (many) pieces.unshift(["work", n.turns[0].start, n.turns.at(-PIECES).start, n.turns[0]]);
+      if (n.waiting !== null && last?.end !== null) pieces.push(["queue", n.waiting, end, { run: n.runs + 1 }]);
+      r.track.replaceChildren(...pieces.map(([kind, from, to, turn]) => h("i", { class: `dp-seg dp-seg-${kind}`, style: `left:${share(from)};width:${share(to - from)}`, title: `${view.label(newest, id)}, run ${turn.run}: ${NAMES[kind]}, ${seconds(to - from)}` })),
+        ...(last?.end === null && newest.status === "running" ? [h("i", { class: "dp-seg dp-seg-now", style: `left:${share(last.start)};width:${share(end - last.start)}` })] : []));
+    }
+    if (lastSelected !== selected && rows.has(selected)) {
+      lastSelected = selected;
+      const r = rows.get(selected).el, top = r.offsetTop - scroller.offsetTop;
+      if (top < scroller.scrollTop || top + 18 > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - 36;
+    }
+    mark(el, "data-empty", rows.size === 0);
+    const shown = `${wide} ${over.clientWidth > 420}`;
+    if (scale !== shown) {
+      scale = shown;
+      const most = over.clientWidth > 420 ? 8 : 4, step = STEPS.find((x) => wide / x <= most) ?? wide / most, marks = [];
+      for (let i = 0; i * step <= wide * 0.96; i++) marks.push(h("span", { style: `left:${share(i * step)}` }, i === 0 ? "0" : axis(i * step)));
+      ticks.replaceChildren(...marks);
+    }
+    if (noted !== newest.notes) {
+      noted = newest.notes;
+      flags.replaceChildren(...noted.map((n) => h("button", { type: "button", class: "dp-flag", style: `left:${share(n.start)};width:${share(Math.max(0, n.end - n.start))}`, "aria-label": `Note: ${line(n.text)}`, title: n.text, onclick: () => view.seek(n.to) })));
+    }
+    over.style.setProperty("--at", share(t));
+    over.style.setProperty("--head", share(end));
+    mark(over, "data-past", past);
+    mark(cursor, "aria-valuemax", end.toFixed(1));
+    mark(cursor, "aria-valuenow", t.toFixed(1));
+    const busy = [...s.nodes.keys()].filter((id) => s.nodes.get(id).status === "running");
+    const spoken = `${t.toFixed(1)} s, event ${s.seq}${busy.length ? `: ${busy.slice(0, 4).map((id) => `${view.label(s, id)} ${word(look(s, id, t))}`).join(", ")}${busy.length > 4 ? ` and ${busy.length - 4} more` : ""}` : ""}`;
+    if (document.activeElement !== cursor || past || s.status !== "running") mark(cursor, "aria-valuetext", spoken); // live, it would be read ten times a second
+  }
+  return { el, update, focus: () => cursor.focus() };
+}
+
+const axis = (x) => (x < 1 ? `${Math.round(x * 1000)} ms` : x < 60 ? `${+x.toFixed(1)} s` : x < 3600 ? `${+(x / 60).toFixed(1)} min` : `${+(x / 3600).toFixed(1)} h`);

@@ -1,0 +1,279 @@
+"""The view of a run in a page of its own: live, scrubbed, asked, stopped, by keyboard, with hostile texts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
+
+from playwright.sync_api import Page, expect
+
+from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.notebook import run_page
+from tests.support import run_view
+from tests.support.run_view import golden, of_start, push, show, statuses
+
+pytestmark = pytest.mark.browser
+
+
+def event(seq: int, kind: EventType, node: str | None, /, **payload: Any) -> Event:
+    return Event(seq, kind, "run", 1000 + seq / 10, node, payload)
+
+
+def test_each_instant_is_that_of_python(page: Page) -> None:
+    """Wherever the cursor is put, the drawing, the text and the figures are those of `RunState` at that event."""
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=False), events)
+    page.evaluate("view.ended()")
+    page.locator("#cell .dp-log > summary").click()
+    for seq in (5, 20, len(events) // 2, len(events) - 1, 9):
+        state = RunState.fold(events[:seq])
+        page.locator(".dp-cursor").focus()
+        page.keyboard.press("Home")
+        for _ in range(seq):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator(".dp-seq")).to_have_text(f"event {seq} of {len(events)}")
+        assert statuses(page) == {node: str(n.status) for node, n in state.nodes.items()}
+        text = page.locator(".dp-body").inner_text()
+        last = next(n for n in reversed([state.nodes[i] for i in state.order]) if n.status == "running" or n.text)
+        if last.text:
+            assert last.text.split("]")[-1].strip()[:20] in text
+        spent = f"{state.usage.input or 0:,} tokens in, {state.usage.output or 0:,} out, {state.spent.calls} call"
+        expect(page.locator(".dp-figures .dp-slot").nth(1)).to_have_attribute("title", re.compile(f"^{spent}"))
+    page.keyboard.press("End")
+    expect(page.locator(".dp-live")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_run_that_goes_on(page: Page, shots: Path) -> None:
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=True, budget=0.05))
+    expect(page.locator(".dp-pill")).to_have_text("not started")
+    push(page, events[:12], now=1.2)
+    expect(page.locator(".dp-pill")).to_have_text("running")
+    expect(page.locator(".dp-live")).to_have_text("LIVE")
+    expect(page.locator(".dp-caret")).to_have_count(1)
+    before = page.locator(".dp-where").inner_text()
+    expect(page.locator(".dp-where")).not_to_have_text(before)  # the clock goes on by itself
+    page.screenshot(path=shots / "run-view-live.png")
+    page.locator(".dp-stop").click()
+    assert page.evaluate("sent") == [{"type": "stop"}]
+    expect(page.locator(".dp-stop")).to_be_disabled()
+    push(page, events[12:])
+    page.evaluate("view.ended()")
+    expect(page.locator(".dp-pill")).to_have_text("done")
+    expect(page.locator(".dp-stop")).to_be_hidden()
+    expect(page.locator(".dp-live")).to_have_text("END")
+
+
+def test_the_kernel_goes_and_comes_back(page: Page) -> None:
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=True), events[:12])
+    page.evaluate("view.gone()")
+    expect(page.locator(".dp-notice")).to_contain_text('dp.resume("exec_0123456789abcdef")')
+    expect(page.locator(".dp-pill")).to_have_text("kernel gone")
+    expect(page.locator(".dp-stop")).to_be_disabled()
+    stands = page.locator(".dp-where").inner_text()
+    page.wait_for_timeout(400)
+    assert page.locator(".dp-where").inner_text() == stands
+    push(page, events[12:14], now=1.4)
+    expect(page.locator(".dp-pill")).to_have_text("running")
+    expect(page.locator(".dp-notice")).to_be_hidden()
+
+
+def test_a_run_that_was_cut_off_shows_what_it_had_said(page: Page) -> None:
+    events = golden("debate.light.yaml")[:12]
+    show(page, of_start(events, live=False), events)
+    expect(page.locator(".dp-pill")).to_have_text("interrupted")
+    expect(page.locator(".dp-body")).to_contain_text("What it had said is kept")
+    expect(page.locator(".dp-figures")).to_contain_text("~8 tok")
+
+
+@pytest.mark.parametrize(
+    ("form", "act", "answer"),
+    [
+        ({}, lambda p: (p.locator(".dp-question input").fill("Tuesday"), p.keyboard.press("Enter")), "Tuesday"),
+        (
+            {"kind": "multiline"},
+            lambda p: (p.locator(".dp-question textarea").fill("a\nb"), p.keyboard.press("Control+Enter")),
+            "a\nb",
+        ),
+        ({"kind": "choice", "choices": ["tea", "coffee"]}, lambda p: p.get_by_role("button", name="coffee").click(), "coffee"),
+        (
+            {"kind": "choice", "choices": [str(i) for i in range(9)]},
+            lambda p: (p.locator(".dp-question select").select_option("7"), p.get_by_role("button", name="Send").click()),
+            "7",
+        ),
+        ({"kind": "approval"}, lambda p: p.get_by_role("button", name="Approve").click(), "approve"),
+        (
+            {"kind": "approval", "tool": "send", "arguments": {"to": "all"}},
+            lambda p: (
+                p.get_by_role("button", name="Edit…").click(),
+                p.locator(".dp-question textarea").fill('{"to": "Ann"}'),
+                p.get_by_role("button", name="Approve with these").click(),
+            ),
+            '{"to": "Ann"}',
+        ),
+    ],
+)
+def test_a_question_is_answered(page: Page, form: dict[str, Any], act: Any, answer: str) -> None:
+    diagram = DomainDiagram((DomainNode("a", "user_response", "Ask"),), ())
+    show(page, run_page.head_of("exec_1", diagram, live=True, can=["answer"]))
+    push(page, [event(1, EventType.EXECUTION_STARTED, None, labels={"a": "Ask"}, diagram="D"), event(2, EventType.NODE_STARTED, "a", run=1, inputs={})])  # fmt: skip
+    asked = {"prompt": "Which **one**?", "timeout": 60, "default": None, "request_id": "q1", "label": "Ask", **form}
+    page.locator(".dp-body").focus()
+    push(page, [event(3, EventType.INTERACTIVE_PROMPT, "a", **asked)], now=0.3)
+    expect(page.locator(".dp-asked strong")).to_have_text("one")
+    expect(page.locator(".dp-left")).to_contain_text("left, then it fails")
+    assert page.evaluate("document.activeElement.className") == "dp-body"  # a question never takes the focus
+    act(page)
+    assert page.evaluate("sent") == [{"type": "answer", "id": "q1", "text": answer}]
+    expect(page.locator(".dp-question")).to_be_hidden()
+    push(page, [event(4, EventType.INTERACTIVE_RESPONSE, "a", request_id="q1", answer=answer, source="user")])
+    page.keyboard.press("j")  # the instant before
+    expect(page.locator(".dp-actions")).to_have_text("as it was asked then")
+
+
+HOSTILE = (
+    '<img src=x onerror="window.hacked=1"> </script><script>window.hacked=1</script> [x](javascript:window.hacked=1) '
+    '![y](http://example.com/x.png) `<b>` **<i>x</i>** <https://example.com/"onclick="hacked=1> \u202e \u2028 \x00'
+)
+
+
+def test_texts_are_never_markup(page: Page) -> None:
+    """Of a model, a diagram, a question, an error, a tool and a log line, with ids that are names of objects of JavaScript."""
+    nodes = tuple(DomainNode(i, "person_job", f"{HOSTILE} {i}") for i in ("__proto__", "constructor", "toString"))
+    diagram = DomainDiagram(nodes, (DomainArrow("a1", "__proto__", "constructor", label=HOSTILE),))
+    labels = {n.id: n.label for n in nodes}
+    show(page, run_page.head_of("exec_1", diagram, name=HOSTILE, live=True, can=run_view.CAN))
+    k = EventType
+    push(
+        page,
+        [
+            event(1, k.EXECUTION_STARTED, None, labels=labels, diagram=HOSTILE, variables={}),
+            event(2, k.NODE_STARTED, "__proto__", run=1, inputs={}),
+            event(3, k.NODE_OUTPUT, "__proto__", kind="text", text=HOSTILE, run=1),
+            event(4, k.NODE_OUTPUT, "__proto__", kind="tool", text=HOSTILE, step="call", data={"id": "1", "arguments": {"x": HOSTILE}}, run=1),
+            event(5, k.NODE_STARTED, "constructor", run=1, inputs={HOSTILE: ["__proto__", 1]}),
+            event(6, k.INTERACTIVE_PROMPT, "constructor", prompt=HOSTILE, request_id="__proto__", timeout=None, default=HOSTILE, label=HOSTILE),
+            event(7, k.EXECUTION_LOG, "constructor", level=HOSTILE, message=HOSTILE, extra_fields={}),
+            event(8, k.NODE_ERROR, "__proto__", run=1, error={"type": HOSTILE, "message": HOSTILE, "hint": HOSTILE, "traceback": HOSTILE}),
+        ],
+        now=1.0,
+    )  # fmt: skip
+    page.locator(".dp-log > summary").click()
+    page.locator(".dp-body").focus()
+    for key in "apmico":
+        page.keyboard.press(key)
+    page.locator(".dp-what").nth(2).click()
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.querySelectorAll('#cell :is(img, script, iframe, [onerror], [onclick])').length") == 0
+    assert set(page.evaluate("[...document.querySelectorAll('#cell a')].map((a) => new URL(a.href).protocol)")) <= {
+        "https:",
+        "http:",
+    }
+    assert statuses(page)["__proto__"] == "failed"
+
+
+def test_all_of_it_by_keyboard(page: Page) -> None:
+    """Playing, stepping, choosing a node, its tabs and runs, comparing, the log and the sheet; keys stay within the view."""
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=False), events)
+    page.evaluate("document.addEventListener('keydown', (e) => { window.leaked = (window.leaked ?? '') + e.key; })")
+    page.locator("[data-node='node_0']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(".dp-node[data-selected]")).to_have_count(1)
+    expect(page.locator(".dp-follow")).to_be_visible()
+    page.keyboard.press("p")
+    expect(page.get_by_role("tab", selected=True)).to_contain_text("Prompt")
+    page.keyboard.press("[")
+    page.keyboard.press("]")
+    page.keyboard.press("d")
+    page.keyboard.press("Escape")
+    expect(page.locator(".dp-follow")).to_be_hidden()
+    page.keyboard.press("j")
+    expect(page.locator(".dp-seq")).to_have_text(f"event {len(events) - 1} of {len(events)}")
+    page.keyboard.press("3")
+    page.keyboard.press("Home")
+    expect(page.locator(".dp-where")).to_contain_text("0.0 /")
+    page.keyboard.press("k")
+    expect(page.locator(".dp-live[data-on]")).to_have_count(1)  # played to the end at a hundred times the speed
+    page.keyboard.press("/")
+    page.keyboard.type("debate")
+    expect(page.locator(".dp-filters [role=status]")).to_contain_text("event")
+    page.keyboard.press("Tab")
+    page.locator(".dp-body").focus()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    assert page.evaluate("window.leaked ?? ''").replace("Tab", "") == ""
+
+
+def test_a_fork_and_a_note_are_asked_for(page: Page) -> None:
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=False), events)
+    page.locator("[data-node='node_1']").click()
+    page.get_by_role("tab", name="Prompt").click()
+    page.get_by_role("button", name="Edit and run from here…").click()
+    page.get_by_role("textbox", name="Prompt of Sunny").fill("Praise {{topic}}.")
+    page.get_by_role("button", name="Run from here").click()
+    page.get_by_role("button", name="Write a note on this moment").click()
+    page.get_by_role("textbox", name="Note").fill("Too long.")
+    page.get_by_role("button", name="Keep it").click()
+    fork, note = page.evaluate("sent")
+    assert fork == {"type": "fork", "node": "node_1", "prompt": "Praise {{topic}}."}
+    assert (note["type"], note["text"], note["to"]) == ("note", "Too long.", len(events))
+
+
+def test_what_a_screen_reader_is_told(page: Page) -> None:
+    """Beginnings, ends and failures, never pieces of text; the drawing, the tabs and the cursor have names."""
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=True), events[:4])
+    for one in events[4:]:
+        push(page, [one])
+    spoken = page.locator("[role=log] p").all_inner_texts()
+    assert "Sunny done" in " ".join(spoken)
+    assert "writes" not in " ".join(spoken)
+    tree = page.locator(".dp-run").aria_snapshot()
+    for name in ("Sunny", "Timeline", "Moment of the run", "Playback", "tablist", "Run done"):
+        assert name in tree
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [480, 760, 900, 1600])
+def test_sizes(page: Page, shots: Path, width: int, theme: str) -> None:
+    """Two columns from 760 px on, not taller than 460; labels of the drawing can be read; nothing is wider than its place."""
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=False), events, theme=theme, width=width)
+    page.screenshot(path=shots / f"run-view-{width}-{theme}.png")
+    box = page.locator(".dp-run").bounding_box()
+    drawing, panel = page.locator(".dp-drawing-pane").bounding_box(), page.locator(".dp-panel").bounding_box()
+    assert None not in (box, drawing, panel)
+    assert (drawing["y"] == panel["y"]) == (width >= 760)
+    if width >= 760:
+        assert box["height"] <= 460
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert min(page.evaluate(run_view.SIZES)) >= 7.5
+
+
+def test_a_large_diagram_is_taken_in_whole_and_read_by_zooming(page: Page) -> None:
+    nodes = tuple(DomainNode(f"n{i}", "db", f"Step number {i}") for i in range(120))
+    diagram = DomainDiagram(nodes, tuple(DomainArrow(f"a{i}", f"n{i}", f"n{i + 1}") for i in range(119)))
+    show(page, run_page.head_of("exec_1", diagram, live=False))
+    push(page, [event(1, EventType.EXECUTION_STARTED, None, labels={n.id: n.label for n in nodes}, diagram="D")])
+    expect(page.locator(".dp-map")).to_be_visible()
+    expect(page.locator(".dp-drawing-pane[data-overview]")).to_have_count(1)
+    page.locator(".dp-node[tabindex='0']").focus()
+    for _ in range(12):
+        page.keyboard.press("+")
+    expect(page.locator(".dp-drawing-pane[data-overview]")).to_have_count(0)
+    page.keyboard.press("0")
+    expect(page.locator(".dp-drawing-pane[data-overview]")).to_have_count(1)

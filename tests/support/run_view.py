@@ -1,0 +1,64 @@
+"""The view of a run in a page of its own, for tests in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dipeo_nb.domain.events import Event
+from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.notebook import run_page, static_view
+from tests.support.golden_logs import logs
+
+CAN = ("stop", "answer", "note", "fork", "body")
+SIZES = """() => [...document.querySelectorAll('.dp-drawing text')].filter((t) => t.textContent && getComputedStyle(t).display !== 'none'
+  && !t.closest('.dp-runs')).map((t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"""
+"""The sizes in which the texts of a drawing are shown."""
+
+
+def golden(name: str) -> list[Event]:
+    """The log of a golden run. Its nodes took no time there; here an event comes each tenth of a second."""
+    events = next(events for found, events in logs() if found == name)
+    return [event._replace(occurred_at=1000 + event.seq / 10) for event in events]
+
+
+def of_start(events: Sequence[Event], *, live: bool, can: Sequence[str] = CAN, **more: Any) -> dict[str, Any]:
+    """The head of a run whose diagram is in its first event."""
+    state = RunState.fold(events[:1])
+    diagram = static_view.diagram_of(state)
+    assert diagram is not None
+    return run_page.head_of("exec_0123456789abcdef", diagram, name=state.diagram, live=live, can=can) | more
+
+
+def show(
+    page: Any, head: dict[str, Any], events: Sequence[Event] = (), *, theme: str = "light", width: int = 900, height: int = 760
+) -> None:
+    """Show a run; `push` gives it more. Messages of the view are in `window.sent`."""
+    page.set_viewport_size({"width": width + 16, "height": height})
+    back = "#111" if theme == "dark" else "#fff"
+    page.set_content(
+        f"<!doctype html><html lang='en'><title>Run</title><meta charset='utf-8'><style>body{{margin:8px;background:{back}}}{run_page.styles()}</style>"
+        f"<body data-jp-theme-light='{'false' if theme == 'dark' else 'true'}'><main id='cell'></main>"
+        f"<script type='module'>{run_page.script()}\nwindow.createRunView = createRunView;</script>"
+    )
+    page.wait_for_function("() => Boolean(window.createRunView)")
+    page.evaluate(
+        "(head) => { window.sent = []; window.view = createRunView(document.getElementById('cell'), { head, host: { send: (m) => sent.push(m) } }); }",
+        head,
+    )
+    push(page, events)
+
+
+def push(page: Any, events: Sequence[Event], *, now: float | None = None) -> None:
+    """Give the view events, and the clock of the run; wait until they are shown."""
+    page.evaluate(
+        "([rows, now]) => { view.push(rows); if (now !== null) view.now(now); return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); }",
+        [list(run_page.rows(events)), now],
+    )
+
+
+def statuses(page: Any) -> dict[str, str]:
+    """Node → status, as the drawing shows them."""
+    return dict(
+        page.evaluate("() => [...document.querySelectorAll('[data-node]')].map((g) => [g.dataset.node, g.dataset.status])")
+    )
