@@ -401,5 +401,5 @@ def _refusal(file: str, error: BaseException) -> dict[str, Any]:
     }
     return {
         "run_id": getattr(error, "run_id", None), "status": status, "diagram": file, "outputs": {}, "node_runs": {},
-        "node_status": {}, "usage": {}, "cost_usd": None, "duration_s": 0.0, "events": 0, "error": facts,
+        "node_status": {}, "usage": {}, "cost_usd": None, "duration_s": 0.0, "events": 0, "notes": [], "error": facts,
     }  # fmt: skip

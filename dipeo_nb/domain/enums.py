@@ -124,6 +124,7 @@ class EventType(StrEnum):
     EXECUTION_LOG = "execution_log"
     INTERACTIVE_PROMPT = "interactive_prompt"
     INTERACTIVE_RESPONSE = "interactive_response"
+    RUN_NOTE = "run_note"
 
 
 class EventPriority(StrEnum):

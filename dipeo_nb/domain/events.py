@@ -6,7 +6,7 @@ gap. `payload` holds plain values only (`common.values`); its shape depends on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -87,11 +87,17 @@ _PRIORITY = {
     EventType.INTERACTIVE_PROMPT: EventPriority.HIGH,
     EventType.NODE_OUTPUT: EventPriority.LOW,
     EventType.NODE_WAITING: EventPriority.LOW,
+    EventType.RUN_NOTE: EventPriority.LOW,
     EventType.EXECUTION_LOG: EventPriority.LOW,
 }
 
 FINAL_EVENTS = frozenset({EventType.EXECUTION_COMPLETED, EventType.EXECUTION_ERROR})
-"""The last event of a run is one of these; a run without one was interrupted or is still running."""
+"""The last event of a run is one of these, but for notes; a run without one was interrupted or is still running."""
+
+
+def notes_only(events: Iterable[Event]) -> bool:
+    """Whether these events are remarks on a run, which may be stored after its end."""
+    return all(event.type is EventType.RUN_NOTE for event in events)
 
 
 class RunSummary(NamedTuple):

@@ -376,6 +376,15 @@ class InteractiveResponse(Signed):
     """`user`, `answers` (given beforehand) or `default`."""
 
 
+class RunNote(TypedDict):
+    """Somebody's remark on a stretch of the log. It may come after the end of the run, and changes nothing of it."""
+
+    first: int
+    """Number of the first event that it is about."""
+    last: int
+    text: str
+
+
 PAYLOADS: Mapping[EventType, tuple[type, ...]] = {
     EventType.EXECUTION_STARTED: (ExecutionStarted,),
     EventType.EXECUTION_COMPLETED: (ExecutionCompleted,),
@@ -388,5 +397,6 @@ PAYLOADS: Mapping[EventType, tuple[type, ...]] = {
     EventType.EXECUTION_LOG: (ExecutionLog,),
     EventType.INTERACTIVE_PROMPT: (InteractivePrompt,),
     EventType.INTERACTIVE_RESPONSE: (InteractiveResponse,),
+    EventType.RUN_NOTE: (RunNote,),
 }
 """Type of event → its payload; several where `kind` tells them apart."""

@@ -67,6 +67,8 @@ class Counting:
         self.most_at_once: int = 0
 
     def take(self, event: Event) -> None:
+        if event.type is EventType.RUN_NOTE:
+            return  # the run may have been over for days
         match event.type:
             case EventType.EXECUTION_STARTED:
                 self._run_started(event, cast(ExecutionStarted, event.payload))

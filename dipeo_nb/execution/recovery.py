@@ -89,7 +89,12 @@ class Recovering:
 
     def take(self, event: Event) -> None:
         """Take one event in. What is wrong with the log is raised by `result`."""
-        self._seq, self._at = event.seq, event.occurred_at
+        self._seq = event.seq
+        if event.type is EventType.RUN_NOTE:
+            if event.seq > self._state.events:
+                self._state.apply(event)
+            return
+        self._at = event.occurred_at
         if self._error is not None:
             return
         try:

@@ -8,7 +8,8 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import RunAbortedError, UserError
 from dipeo_nb.execution.run_state import RunState, interrupted
@@ -90,6 +91,9 @@ class Replay:
             due = at
             while due < len(self.events) and times[due] <= elapsed:
                 due += 1
+                resumed = due < len(self.events) and self.events[due].type is EventType.EXECUTION_STARTED
+                if resumed or self.events[due - 1].type in FINAL_EVENTS:
+                    break  # a store takes what follows an end by itself
             if due > at:
                 await self._tell(self.events[at:due])
                 at = due
@@ -109,11 +113,14 @@ class Replay:
         """When each event is due, in seconds from the beginning. Clocks of old records may have been set back in the middle."""
         times = [0.0]
         for before, event in pairwise(self.events):
-            pause = max(0.0, event.occurred_at - before.occurred_at) / self._speed
+            noted = EventType.RUN_NOTE in (event.type, before.type)  # by somebody who looked at it, perhaps days later
+            pause = 0.0 if noted else max(0.0, event.occurred_at - before.occurred_at) / self._speed
             times.append(times[-1] + min(pause, self._max_pause))
         return times
 
     async def _tell(self, events: Sequence[Event]) -> None:
+        if events[0].seq > 1 and events[0].type is EventType.EXECUTION_STARTED:
+            await self._services.store.claim(self.run_id, mine=True)
         await self._services.store.append(events)
         for event in events:
             self.state.apply(event)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from dipeo_nb.common import user_code
 from dipeo_nb.common.redaction import logger
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import EventBus, EventHandler, RunStore, Subscription
 from dipeo_nb.errors import DipeoError, UserError
@@ -150,15 +150,16 @@ class MessageRouter:
         """
         follower = self._follow(run_id, after)
         latest = time.monotonic() + self._begin_s
-        event = None
+        event, ended = None, False
         try:
             while True:
                 for event in await self._next(follower):
+                    ended = event.type in FINAL_EVENTS or (ended and event.type is EventType.RUN_NOTE)
                     follower.position = event.seq
                     yield event
                 if follower.more:
                     continue
-                if self._finishing or (event is not None and event.type in FINAL_EVENTS):
+                if self._finishing or ended:
                     return
                 try:
                     async with asyncio.timeout(self._idle_s):

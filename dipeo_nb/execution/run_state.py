@@ -152,6 +152,8 @@ class RunState(Accounted):
     """How often the run was interrupted and resumed."""
     events: int = 0
     """Number of the last event applied."""
+    notes: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """Remarks on stretches of the log, in order: first, last (numbers of events), text, at (seconds since the epoch), seq."""
 
     __repr__ = bounded_repr
 
@@ -190,7 +192,7 @@ class RunState(Accounted):
         copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
         for name in ("labels", "outputs", "questions", "systems"):
             setattr(copied, name, dict(getattr(self, name)))
-        for name in ("order", "conversation", "turns"):
+        for name in ("order", "conversation", "turns", "notes"):
             setattr(copied, name, list(getattr(self, name)))
         return copied
 
@@ -208,6 +210,7 @@ class RunState(Accounted):
             "cost_usd": self.cost_usd,
             "duration_s": round(self.duration_s, 3),
             "events": self.events,
+            "notes": [{name: note[name] for name in ("first", "last", "text")} for note in self.notes],
             "error": None if error is None else {key: error.get(key) for key in ("type", "message", "node", "hint")},
         }
 
@@ -423,6 +426,9 @@ class RunState(Accounted):
         for request_id in [k for k, q in self.questions.items() if q["node_id"] == node_id]:
             del self.questions[request_id]
 
+    def _run_note(self, event: Event) -> None:
+        self.notes.append({**event.payload, "at": event.occurred_at, "seq": event.seq})
+
     def _execution_completed(self, event: Event) -> None:
         p = cast(ExecutionCompleted, event.payload)
         self._end(event, p, p.get("status", Status.COMPLETED))
@@ -453,6 +459,7 @@ _APPLY = {
     EventType.NODE_ERROR: RunState._node_error,
     EventType.INTERACTIVE_PROMPT: RunState._interactive_prompt,
     EventType.INTERACTIVE_RESPONSE: RunState._interactive_response,
+    EventType.RUN_NOTE: RunState._run_note,
     EventType.EXECUTION_COMPLETED: RunState._execution_completed,
     EventType.EXECUTION_ERROR: RunState._execution_error,
 }

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync
 from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import UserError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
@@ -183,6 +184,16 @@ class AwaitedRun(RunFacts, Generic[R]):
         if not stored and self._execution is not None:  # the rest of it is not recorded
             return [event for event in self._execution.tail if event.seq > seq][:PAGE]
         return stored
+
+    def _add_note(self, first: int, last: int | None, text: str) -> None:
+        if self._recorded is not None:
+            raise UserError("This is a copy of a run, which takes no notes.", hint=f"Open the run: dp.open_run('{self.id}').")
+        run_sync(self._runtime.note(self.id, first, last, text))
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._finished.is_set() and self._recorded is None:  # else the journal applies what comes
+            run_sync(read_run(self._runtime.services.store, self.id, self._state.apply, after=self._state.events))
 
     def _read(self, take: Callable[[Event], object]) -> None:
         async def read() -> None:

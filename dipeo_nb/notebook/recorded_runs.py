@@ -23,6 +23,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.differences import Differences
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
+from dipeo_nb.notebook.stretch import Range, Stretch
 from dipeo_nb.runtime import Runtime
 
 
@@ -133,6 +134,25 @@ class RecordedRuns(ABC):
         runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
         diagram = static_view.diagram_of(RunState.fold(replaying.events[:1]))
         return self._run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view)
+
+    @checked_call
+    def note(self, run: Run | RunResult | RunSummary | str, where: Range | Stretch, text: str) -> None:
+        """Write a remark on a stretch of a run; `run.notes` has them, `dp.open_run(run)[120:340]` shows the stretch.
+
+            dp.note(run, (120, 340), "The critic repeats itself from here on.")
+
+        Args:
+            run: a run that is executing here or has ended, or its id.
+            where: the numbers of two events, from the first up to, and without, the second; a slice; or `run[120:340]`.
+            text: 10,000 characters at most.
+
+        Raises:
+            UserError: no such run, no such events, or no text.
+            StorageError: the run is executing in another process, or was cut off and not resumed.
+        """
+        checked_text(text, "text", "'Here it goes wrong.'")
+        opened = run if isinstance(run, Run) else run.run if isinstance(run, RunResult) else self.open_run(run)
+        opened.note(where, text)
 
     @checked_call
     def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
@@ -16,9 +17,11 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import UnknownNodeError
 from dipeo_nb.execution.metrics import Counting, RunMetrics
+from dipeo_nb.execution.options import checked_text
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
+from dipeo_nb.notebook.stretch import Notes, Range, Stretch, bounds
 from dipeo_nb.notebook.tables import Events, Outputs, Table
 from dipeo_nb.notebook.transcript import Transcript
 
@@ -53,6 +56,19 @@ class RunFacts(ABC):
     @abstractmethod
     def _seen(self) -> RunState:
         """The state itself; reading it counts as reading the outcome."""
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """The id under which the run store has the run."""
+
+    @abstractmethod
+    def _add_note(self, first: int, last: int | None, text: str) -> None:
+        """Store a note on these events."""
+
+    @abstractmethod
+    def _catch_up(self) -> None:
+        """Apply notes that were written elsewhere since the run ended."""
 
     @property
     def outputs(self) -> Mapping[str, Any]:
@@ -119,6 +135,22 @@ class RunFacts(ABC):
         self._read(counting.take)
         return replace(counting.result(), status=self.status)
 
+    @property
+    def notes(self) -> Notes:
+        """Remarks on the run: first, last (numbers of events), text, at."""
+        self._catch_up()
+        return Notes(self.state.notes)
+
+    @checked_call
+    def note(self, where: Range | Stretch, text: str) -> None:
+        """Write a remark on a stretch of the run: `run.note((120, 340), "here it goes wrong")`; see `dp.note`."""
+        checked_text(text, "text", "run.note((120, 340), 'here it goes wrong')")
+        self._add_note(*bounds(where), text)
+
+    def __getitem__(self, where: Any) -> Stretch:
+        """A stretch of the run: `run[120:340]` has the events from number 120 up to, and without, 340."""
+        return Stretch(self, *bounds(where))
+
     def explain(self) -> RunExplanation:
         """Explain what happened, in words and a table, from the event log; no model is called."""
         return RunExplanation(self.metrics)
@@ -133,7 +165,7 @@ class RunFacts(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
-        node_runs, node_status, usage, cost_usd, duration_s, events, error."""
+        node_runs, node_status, usage, cost_usd, duration_s, events, notes, error."""
         return json.loads(json_text(self._seen.report()))
 
 

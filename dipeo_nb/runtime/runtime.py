@@ -40,6 +40,7 @@ from dipeo_nb.runtime.compiling import runnable_plan
 from dipeo_nb.runtime.gates import Gates
 from dipeo_nb.runtime.lifecycle import ServiceLifecycle, close
 from dipeo_nb.runtime.lookup import run_named
+from dipeo_nb.runtime.notes import add_note
 from dipeo_nb.runtime.prepared import Prepared, Recovery
 from dipeo_nb.runtime.records import RecordCheck, diagram_and_start
 from dipeo_nb.runtime.resuming import read_log
@@ -322,6 +323,16 @@ class Runtime(InitializationMixin):
         row = await self.summary(run_id)
         await answer_question(self.services.store, row, text, node=node, request_id=request_id)
         return row
+
+    async def note(self, run_id: str, first: int, last: int | None, text: str) -> None:
+        """Store a note on the events *first* to *last* (None: up to the latest one) of a run that is executing here, or has ended.
+
+        Raises:
+            UserError: no such run, no such events, or no text.
+            StorageError: the run is executing elsewhere, or was cut off.
+        """
+        row, services = await self.summary(run_id), self.services
+        await add_note(services.store, services.bus, row, first, last, text, now=services.clock.now())
 
     async def replay(self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S) -> tuple[Runtime, Replay]:
         """A replay of a recorded run, in a runtime of its own, so that nothing of it reaches this one's store and bus.

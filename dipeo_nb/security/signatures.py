@@ -20,7 +20,7 @@ from dipeo_nb.errors import StorageError
 
 MAC = "mac"
 """Key of the signature in a payload."""
-_UNSIGNED = frozenset({EventType.NODE_WAITING, EventType.NODE_STARTED, EventType.EXECUTION_LOG})
+_UNSIGNED = frozenset({EventType.NODE_WAITING, EventType.NODE_STARTED, EventType.EXECUTION_LOG, EventType.RUN_NOTE})
 """Events that no data is read from."""
 _KINDS = frozenset({"run", "item", "usage"})
 """Kinds of output that are read; the others are text for people."""

@@ -38,7 +38,8 @@ class RunStore(Protocol):
     async def append(self, events: Sequence[Event]) -> None:
         """Commit *events* (all of one run, consecutive `seq`) in one transaction, all or nothing.
 
-        The first event of a run must be `execution_started` with seq 1. A cancelled append has ended when CancelledError is
+        The first event of a run must be `execution_started` with seq 1. After the final event of a run whose end is recorded, only
+        `run_note` events are taken, from any process; they change neither its status nor its end. A cancelled append has ended when CancelledError is
         raised: the batch is stored as a whole or not at all (see `run`), and the next append continues from there.
 
         Raises:

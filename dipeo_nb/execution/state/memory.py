@@ -7,7 +7,7 @@ from itertools import islice
 
 from dipeo_nb.common import injection
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary, notes_only
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution.state.packed_log import PackedLog
 from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, check_order, final_status, relatives
@@ -33,9 +33,10 @@ class InMemoryRunStore(RunStore):
             return
         run_id = events[0].run_id
         log = self._runs.get(run_id)
-        ended = log is not None and log.last.type in FINAL_EVENTS and run_id not in self._claimed
+        ended = log is not None and log.latest_of_run.type in FINAL_EVENTS and run_id not in self._claimed
         check_order(events, len(log) if log is not None else 0, ended)
-        self._claimed.discard(run_id)
+        if not notes_only(events):
+            self._claimed.discard(run_id)
         if log is None:
             log = self._runs[run_id] = PackedLog(run_id)
         log.extend(events)
@@ -104,7 +105,7 @@ class InMemoryRunStore(RunStore):
 
     @staticmethod
     def _summary(log: PackedLog) -> RunSummary:
-        first, last = log[0], log.last
+        first, last = log[0], log.latest_of_run
         ended = last.type in FINAL_EVENTS
         return RunSummary(
             first.run_id,
@@ -112,6 +113,6 @@ class InMemoryRunStore(RunStore):
             final_status(last) if ended else Status.RUNNING,
             first.occurred_at,
             last.occurred_at if ended else None,
-            last.seq,
+            log.last.seq,
             first.payload.get("parent"),
         )

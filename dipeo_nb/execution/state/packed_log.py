@@ -26,10 +26,16 @@ class PackedLog(Sequence[Event]):
         self._values = SharedValues()
         self.last: Event
         """The latest one."""
+        self.latest_of_run: Event
+        """The latest one that is not a note."""
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append events."""
         self.last = events[-1]
+        for event in reversed(events):
+            if event[1] is not EventType.RUN_NOTE:
+                self.latest_of_run = event
+                break
         for event in events:
             seq, kind, _, at, node_id, payload = event
             form: Any = seq, _NUMBERS[kind], at, node_id, payload

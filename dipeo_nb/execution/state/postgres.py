@@ -114,6 +114,14 @@ class PostgresRunStore(RunStore):
                     )
                 for snapshot in snapshots:
                     await self._write_snapshot(connection, snapshot)
+                if ended:  # notes on a run that is nobody's
+                    done = await connection.execute(
+                        "UPDATE dipeo_runs SET events = %s WHERE run_id = %s AND events = %s AND ended_at IS NOT NULL RETURNING 1",
+                        (last.seq, first.run_id, first.seq - 1),
+                    )
+                    if await done.fetchone() is None:
+                        raise taken_over(first.run_id, "another process")
+                    return
                 final = last.type in FINAL_EVENTS
                 done = await connection.execute(
                     "UPDATE dipeo_runs SET events = %s, status = %s, ended_at = %s WHERE run_id = %s AND events = %s AND owner = %s "
@@ -130,7 +138,7 @@ class PostgresRunStore(RunStore):
         except BaseException:
             self._stored.pop(first.run_id, None)  # how much is stored is looked up by the next append
             raise
-        if last.type in FINAL_EVENTS:
+        if ended or last.type in FINAL_EVENTS:
             self._stored.pop(first.run_id, None)
             self._held.discard(first.run_id)
         else:

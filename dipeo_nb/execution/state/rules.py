@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dipeo_nb.domain.enums import EventType, Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, notes_only
 from dipeo_nb.errors import StorageError
 
 
@@ -89,14 +89,14 @@ def check_delete(going: Iterable[str], family: Iterable[str], above: Iterable[st
 
 
 def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
-    """The rules of `RunStore.append` that need no storage: one run, no gap, no repeat, nothing after the end.
+    """The rules of `RunStore.append` that need no storage: one run, no gap, no repeat, nothing but notes after the end.
 
     Raises:
         StorageError: one is broken; nothing may be stored.
     """
     run_id = events[0].run_id
     problem = None
-    if ended:
+    if ended and not notes_only(events):
         problem = "the run has ended"
     elif stored == 0 and events[0].type is not EventType.EXECUTION_STARTED:
         problem = "a run begins with execution_started"

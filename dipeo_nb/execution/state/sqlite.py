@@ -98,7 +98,7 @@ class SqliteRunStore(RunStore):
             batch = batch_of(events)
 
             def write(connection: sqlite3.Connection) -> None:
-                _write(connection, events, batch, self._token(events), snapshots)
+                _write(connection, events, batch, self._token(events), snapshots, of_ended=ended)
                 injection.reach("store.append")
 
             await self._file.transaction("append", write)
@@ -108,7 +108,7 @@ class SqliteRunStore(RunStore):
         except Exception as error:
             self._stored.pop(run_id, None)
             raise self._file.failed("append", error) from error
-        if last.type in FINAL_EVENTS:
+        if ended or last.type in FINAL_EVENTS:
             self._stored.pop(run_id, None)
             self._tokens.pop(run_id, None)
         else:
@@ -284,18 +284,25 @@ def _forget(stored: dict[str, tuple[int, bool]], tokens: dict[str, int], forked:
 
 
 def _write(
-    connection: sqlite3.Connection, events: Sequence[Event], batch: Batch, token: int | None, snapshots: Sequence[SnapshotRow]
+    connection: sqlite3.Connection,
+    events: Sequence[Event],
+    batch: Batch,
+    token: int | None,
+    snapshots: Sequence[SnapshotRow],
+    *,
+    of_ended: bool,
 ) -> None:
     """Store events, within a transaction.
 
     Args:
         token: the fencing token of the run that the writer has; None: it neither began nor claimed it.
+        of_ended: they are notes on a run that has ended, which is nobody's.
 
     Raises:
         StorageError: `going_on`, another has it now.
     """
     first, last = events[0], events[-1]
-    if first.seq != 1:
+    if first.seq != 1 and not of_ended:
         _check_lease(connection, first.run_id, token)
     connection.executemany(
         "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
@@ -338,8 +345,8 @@ def _write(
         connection.execute("DELETE FROM leases WHERE run_id = ?", (last.run_id,))
     elif first.seq != 1:
         done = connection.execute(
-            "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND events = ?",
-            (last.seq, time.time(), last.run_id, before),
+            "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND events = ? AND (ended_at IS NULL) = ?",
+            (last.seq, time.time(), last.run_id, before, not of_ended),
         )
     else:
         return

@@ -227,6 +227,24 @@ class RunStoreContract(Contract):
             await store.append([event(3)])
 
     @promise
+    async def test_notes_after_the_end(self, store: RunStore) -> None:
+        """A run that has ended takes notes, which change neither its status nor its end; numbers go on without a gap."""
+        await store.append([started(), ended(2)])
+        before = await store.run("r1")
+        note = event(3, T.RUN_NOTE, first=1, last=2, text="fine")
+        await store.append([note])
+        with refusal("appending the same note twice"):
+            await store.append([note])
+        await store.append([event(4, T.RUN_NOTE, first=1, last=1, text="more")])
+        with refusal("appending to a run that has ended and has notes", says="has ended"):
+            await store.append([event(5)])
+        after = await store.run("r1")
+        assert before is not None
+        same(after, before._replace(events=4), "the row of a run with notes")
+        same([e.payload.get("text") for e in await store.events("r1", after=2)], ["fine", "more"], "its notes")
+        same(await store.delete("r1"), ["r1"], "the runs that are gone")
+
+    @promise
     async def test_a_repeat_across_batches_is_refused(self, store: RunStore) -> None:
         """The numbering is checked against what is stored."""
         await store.append([started(), event(2)])

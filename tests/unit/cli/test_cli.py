@@ -44,7 +44,7 @@ connections:
   - {from: Work, to: End}
 """
 REPORT_KEYS = {
-    "run_id", "status", "diagram", "outputs", "node_runs", "node_status", "usage", "cost_usd", "duration_s", "events", "error",
+    "run_id", "status", "diagram", "outputs", "node_runs", "node_status", "usage", "cost_usd", "duration_s", "events", "notes", "error",
 }  # fmt: skip
 
 
