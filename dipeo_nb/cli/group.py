@@ -46,6 +46,10 @@ COMMANDS = {
         "serve",
         "Run diagrams over HTTP, with their events as server-sent events. Each request needs the token that is printed, or that of DIPEO_SERVE_TOKEN.",
     ),
+    "mcp": Entry(
+        "mcp",
+        "Offer diagrams as tools over the Model Context Protocol (Claude, ChatGPT, VS Code …): nodes are progress, questions are asked there, and an answer that is given later resumes a run whose server has ended.",
+    ),
     "doctor": Entry(
         "doctor",
         "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem.",

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError as PydanticValidationError
 
 import dipeo_nb.server.web as web
-from dipeo_nb.common.redaction import logger, redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import shorten
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.detect import available
@@ -26,9 +26,8 @@ from dipeo_nb.errors import (
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter, Unanswered
 from dipeo_nb.execution.nested import check_answers
-from dipeo_nb.execution.run_state import RunState, interrupted
-from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.runtime import Runtime
+from dipeo_nb.server.going import GoingRuns
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
 
@@ -36,7 +35,6 @@ LAST_SEQ = 2**53
 """Largest number of an event."""
 FRAMES = 32
 """Events sent to a client before other work on the loop gets its turn."""
-_LOG = logger(__name__)
 
 
 class RunServer:
@@ -62,8 +60,7 @@ class RunServer:
         self.runtime = runtime
         self.token: str = token or secrets.token_urlsafe(24)
         redactor.add(self.token)
-        self._going: dict[str, Execution] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._runs_here = GoingRuns(runtime)
         routes = [
             web.Route("/health", self._health),
             web.Route("/runs", self._guarded(self._runs), methods=["GET"]),
@@ -84,7 +81,6 @@ class RunServer:
             between.append(
                 web.Middleware(web.CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=headers)
             )
-        self._ending = False
         # What Starlette itself refuses (unknown paths, methods) and what breaks is JSON, too.
         self.app: Any = web.Starlette(
             routes=routes, middleware=between, exception_handlers={404: refused, 405: refused, 500: broken}
@@ -99,10 +95,7 @@ class RunServer:
 
         From then on no run is started.
         """
-        self._ending = True
-        for execution in list(self._going.values()):
-            execution.stop("the server ends")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runs_here.end("the server ends")
         self.runtime.router.finish()
 
     async def cleanup(self) -> None:
@@ -158,7 +151,7 @@ class RunServer:
 
     async def _start(self, request: Any) -> Any:
         order = StartBody.model_validate_json(await read_body(request))
-        self._check_open()
+        self._runs_here.check_open()
         if "\n" in order.diagram or order.diagram.lstrip().startswith("{"):
             raise UserError(
                 "A diagram is sent by name, not by its text.", hint="Save it below the base directory and send its name."
@@ -176,25 +169,12 @@ class RunServer:
             interaction=answers,
             source=json.loads(document.to_text("native")),
         )
-        self._begin(execution)
+        self._runs_here.begin(execution)
         return web.JSONResponse({"run_id": execution.run_id}, 201)
-
-    def _check_open(self) -> None:
-        if self._ending:
-            raise UserError(
-                "The server is shutting down; it starts no more runs.", hint="Start the server again.", cause="ending"
-            )
-
-    def _begin(self, execution: Execution) -> None:
-        self._check_open()
-        self._going[execution.run_id] = execution
-        task = asyncio.get_running_loop().create_task(self._carried_out(execution))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _resume(self, request: Any) -> Any:
         order = ResumeBody.model_validate_json(await read_body(request) or b"{}")
-        self._check_open()
+        self._runs_here.check_open()
         run_id = await self._known(request)
         recovery = await self.runtime.recover(run_id, variables=order.inputs, answers=order.answers)
         execution = self.runtime.execution(
@@ -207,7 +187,7 @@ class RunServer:
             source=recovery.recovered.first.payload["source"],
             recovered=recovery.recovered,
         )
-        self._begin(execution)
+        self._runs_here.begin(execution)
         return web.JSONResponse({"run_id": execution.run_id}, 201)
 
     async def _delete(self, request: Any) -> Any:
@@ -220,31 +200,13 @@ class RunServer:
     async def _known(self, request: Any) -> str:
         """The id in the path, of a run that exists."""
         run_id = request.path_params["run_id"]
-        if run_id not in self._going and await self.runtime.services.store.run(run_id) is None:
+        if self._runs_here.get(run_id) is None and await self.runtime.services.store.run(run_id) is None:
             raise unknown_run(run_id)
         return run_id
 
-    async def _carried_out(self, execution: Execution) -> None:
-        try:
-            await self.runtime.run(execution)
-        except DipeoError as error:
-            _LOG.error("Run %s: %s", execution.run_id, error)
-        finally:
-            self._going.pop(execution.run_id, None)
-
     async def _run(self, request: Any) -> Any:
-        state = await self._state(request.path_params["run_id"])
+        state = await self._runs_here.state(request.path_params["run_id"])
         return web.Response(json_text(state.report()), media_type="application/json")
-
-    async def _state(self, run_id: str) -> RunState:
-        if run_id in self._going:
-            return self._going[run_id].state
-        store = self.runtime.services.store
-        summary = await store.run(run_id)
-        if summary is None:
-            raise unknown_run(run_id)
-        state = await recorded_state(store, run_id)
-        return interrupted(state) if summary.status == Status.INTERRUPTED else state
 
     async def _stop(self, request: Any) -> Any:
         execution = await self._here(request)
@@ -265,13 +227,13 @@ class RunServer:
 
     async def _here(self, request: Any) -> Execution:
         run_id = await self._known(request)
-        if run_id not in self._going:
+        if (execution := self._runs_here.get(run_id)) is None:
             raise UserError(
                 f"Run {run_id} is not running here.",
                 hint="See GET /runs for its state; POST /runs/ID/resume continues it.",
                 cause="elsewhere",
             )
-        return self._going[run_id]
+        return execution
 
     # Events.
 
@@ -283,7 +245,7 @@ class RunServer:
             raise UserError(
                 f"'{shorten(last)}' is not the number of an event.", hint="Use ?after=SEQ, with the last seq you have."
             )
-        if run_id not in self._going:
+        if self._runs_here.get(run_id) is None:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):
                 return web.Response(status_code=204)

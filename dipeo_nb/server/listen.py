@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Literal
 
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.server_connections import protocol
@@ -27,14 +28,49 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
         ConfigurationError: the address cannot be listened at.
         MissingDependencyError: the extra `serve` is not installed.
     """
+    server = RunServer(runtime, token=token) if is_local(host) else RunServer(runtime, token=token, hosts=())
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        await server.initialize()
+        try:
+            yield
+        finally:
+            await server.cleanup()
+
+    listen(server.app, opened(), host=host, port=port, end=server.end, ready=lambda port: ready and ready(server, port))
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def listen(
+    app: Any,
+    opened: AbstractAsyncContextManager[Any],
+    *,
+    host: str,
+    port: int,
+    end: Callable[[], Awaitable[None]],
+    ready: Callable[[int], Any],
+    lifespan: Literal["on", "off"] = "off",
+) -> None:
+    """Serve an ASGI application until Ctrl-C or SIGTERM, on the library's loop.
+
+    Args:
+        opened: what has to be open meanwhile.
+        end: stops what is going on, before connections are closed.
+        ready: called with the port when it listens.
+
+    Raises: as `serve`.
+    """
     try:
         import uvicorn
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "uvicorn", extra="serve") from error
-    local = host in ("127.0.0.1", "localhost", "::1")
-    server = RunServer(runtime, token=token) if local else RunServer(runtime, token=token, hosts=())
     try:
-        sock = uvicorn.Config(server.app, host=host, port=port, log_level="warning").bind_socket()
+        sock = uvicorn.Config(app, host=host, port=port, log_level="warning").bind_socket()
         sock.listen(128)  # from now on clients wait instead of being refused
     except (OSError, SystemExit) as error:
         raise ConfigurationError(
@@ -42,24 +78,20 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
             hint="Choose another port: --port N (DIPEO_PORT), 0 for any free one.",
         ) from error
     config = uvicorn.Config(
-        server.app,
+        app,
         http=protocol(),
         ws="none",
         log_level="warning",
         access_log=False,
-        lifespan="off",
+        lifespan=lifespan,
         timeout_graceful_shutdown=5,
     )
     web = uvicorn.Server(config)
 
     async def run() -> None:
-        await server.initialize()
-        try:
-            if ready is not None:
-                ready(server, sock.getsockname()[1])
+        async with opened:
+            ready(sock.getsockname()[1])
             await web.serve(sockets=[sock])
-        finally:
-            await server.cleanup()
 
     future = submit(run())
     try:
@@ -71,8 +103,12 @@ def serve(runtime: Runtime, *, host: str, port: int, token: str | None = None, r
     except KeyboardInterrupt:
         # The runs first, so that those who follow them get the last events before the connections are closed.
         with suppress(TimeoutError):
-            submit(server.end()).result(END_S)
+            submit(_awaited(end())).result(END_S)
         web.should_exit = True
         future.result(15)
     finally:
         sock.close()
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

@@ -1,0 +1,265 @@
+"""`dipeo-nb mcp`: diagrams as tools over the Model Context Protocol, for both of its eras (2025-11-25 and 2026-07-28).
+
+| of a run | in the protocol |
+|---|---|
+| inputs | the input schema: the data of the start node, and the names that nothing in the diagram provides |
+| nodes | progress |
+| user_response | elicitation; of 2026-07-28 the place of the question is signed, so its answer survives the server |
+| result | text, structured data, and a link to the drawing, which is a resource |
+
+Needs the extra `mcp`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dipeo_nb.common.loop import submit
+from dipeo_nb.common.redaction import redactor
+from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import DipeoError, MissingDependencyError
+from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.server.diagram_tools import Asked, DiagramTools, described, progress_line, result_of, text_of
+from dipeo_nb.server.listen import is_local, listen
+
+try:
+    import mcp_types as types
+    from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
+    from mcp.server.transport_security import TransportSecuritySettings
+    from mcp.shared.exceptions import MCPError
+    from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+except ImportError as error:
+    raise MissingDependencyError.for_extra(error.name or "mcp", extra="mcp") from error
+
+RUN_DRAWING = "dipeo://runs/{run_id}/drawing.svg"
+TOOL_DRAWING = "dipeo://diagrams/{name}/drawing.svg"
+SVG = "image/svg+xml"
+
+
+class DiagramServer:
+    """A server of the protocol over diagrams."""
+
+    def __init__(self, tools: DiagramTools, version: str = "") -> None:
+        self.tools = tools
+        self._shown: set[str] = set()
+        """Runs that this server has given links to."""
+        self.server: Any = Server(
+            "dipeo-nb",
+            version=version,
+            instructions="Each tool runs a diagram of language models, code and services. It may ask for an answer meanwhile.",
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+        )
+
+    # Tools.
+
+    async def _list_tools(self, context: Any, params: Any) -> types.ListToolsResult:
+        found = await asyncio.to_thread(self.tools.tools)
+        return types.ListToolsResult(
+            tools=[
+                types.Tool(name=tool.name, title=tool.title, description=tool.description, input_schema=dict(tool.schema))
+                for tool in found.values()
+            ]
+        )
+
+    async def _call_tool(self, context: Any, params: types.CallToolRequestParams) -> Any:
+        try:
+            if params.request_state is not None:
+                place = self.tools.opened(params.name, params.request_state)
+                await self.tools.answer(place, _given(params.input_responses, str(place["question"])))
+                return await self._followed(context, params.name, str(place["run"]), int(place["seq"]), str(place["question"]))
+            run_id = await self.tools.start(params.name, params.arguments or {})
+            return await self._followed(context, params.name, run_id, 0)
+        except DipeoError as error:
+            if error.facts.get("cause") in ("no_tool", "no_place"):
+                raise MCPError(types.INVALID_PARAMS, redactor.text(described(error))) from None
+            return _failed(redactor.text(described(error)))
+
+    async def _followed(self, context: Any, name: str, run_id: str, since: int, after: str | None = None) -> Any:
+        """The result of a run, or the question that it waits with."""
+        done = 0
+
+        async def tell(event: Event) -> None:
+            nonlocal done
+            if (line := progress_line(event)) is not None:
+                done += 1
+                await context.session.report_progress(since + event.seq, None, redactor.text(line))
+
+        while True:
+            try:
+                found = await self.tools.until_it_asks(run_id, since=since, after=after, tell=tell)
+                if isinstance(found, RunState):
+                    return self._result(found)
+                if context.session.client_capabilities is None or context.session.client_capabilities.elicitation is None:
+                    return _failed(
+                        f"Run {run_id} waits: {found.prompt}\nThis client cannot be asked. Answer with: "
+                        f"dipeo-nb answer {run_id} '{found.label}=…', or give the node a `default`."
+                    )
+                if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                    return types.InputRequiredResult(
+                        input_requests={found.request_id: types.ElicitRequest(params=_form(found))},
+                        request_state=self.tools.sealed(name, found),
+                    )
+                answer = await context.session.elicit_form(found.prompt, _schema(found), context.request_id)
+            except asyncio.CancelledError:
+                self.tools.stop(run_id, "the client cancelled the call")
+                raise
+            place = {"run": run_id, "question": found.request_id, "default": found.default}
+            await self.tools.answer(place, _text(answer))
+            since, after = found.seq, found.request_id
+
+    def _result(self, state: RunState) -> types.CallToolResult:
+        self._shown.add(state.run_id)
+        failed = state.status != Status.COMPLETED
+        content: list[Any] = [types.TextContent(text=redactor.text(text_of(state)))]
+        if state.source is not None:
+            uri = RUN_DRAWING.format(run_id=state.run_id)
+            content.append(types.ResourceLink(uri=uri, name=f"{state.diagram}, as it ran", mime_type=SVG))
+        return types.CallToolResult(content=content, structured_content=redactor(result_of(state)), is_error=failed)
+
+    # Drawings.
+
+    async def _list_resources(self, context: Any, params: Any) -> types.ListResourcesResult:
+        found = await asyncio.to_thread(self.tools.tools)
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(uri=TOOL_DRAWING.format(name=name), name=f"{tool.title}, drawn", mime_type=SVG)
+                for name, tool in found.items()
+            ]
+        )
+
+    async def _list_templates(self, context: Any, params: Any) -> types.ListResourceTemplatesResult:
+        template = types.ResourceTemplate(uri_template=RUN_DRAWING, name="A run, drawn", mime_type=SVG)
+        return types.ListResourceTemplatesResult(resource_templates=[template])
+
+    async def _read_resource(self, context: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        kind, _, rest = str(params.uri).removeprefix("dipeo://").partition("/")
+        name = rest.removesuffix("/drawing.svg")
+        svg: str | None = None
+        try:
+            if kind == "diagrams":
+                tool = await asyncio.to_thread(self.tools.tool, name)
+                svg = await asyncio.to_thread(tool.document.svg)
+            elif kind == "runs" and name in self._shown:
+                state = await self.tools.runs.state(name)
+                svg = await asyncio.to_thread(self.tools.drawing, state)
+        except DipeoError:  # there is no such diagram, or no such run any more
+            pass
+        if svg is None:
+            raise MCPError(types.INVALID_PARAMS, f"There is no resource {str(params.uri)[:200]}.")
+        contents = types.TextResourceContents(uri=params.uri, mime_type=SVG, text=redactor.text(svg))
+        return types.ReadResourceResult(contents=[contents])
+
+
+def _form(asked: Asked) -> types.ElicitRequestFormParams:
+    return types.ElicitRequestFormParams(message=asked.prompt, requested_schema=_schema(asked))
+
+
+def _schema(asked: Asked) -> dict[str, Any]:
+    field = {"type": asked.kind, "title": asked.label}
+    if asked.default is not None and asked.kind == "string":
+        field["default"] = asked.default
+    return {"type": "object", "properties": {"answer": field}, "required": ["answer"]}
+
+
+def _given(responses: Any, request_id: str) -> str | None:
+    """The answer to a question among what a client sends; None when the user gave none."""
+    answer = (responses or {}).get(request_id)
+    if answer is None:
+        raise MCPError(types.INVALID_PARAMS, "The answer to the question is missing.")
+    return _text(answer)
+
+
+def _text(answer: Any) -> str | None:
+    content = getattr(answer, "content", None)
+    if getattr(answer, "action", "") != "accept" or not isinstance(content, dict) or "answer" not in content:
+        return None
+    value: Any = content["answer"]  # pyright: ignore[reportUnknownVariableType]
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _failed(text: str) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
+
+
+# Transports.
+
+
+def serve_stdio(server: DiagramServer) -> None:
+    """Serve the program that started this one, until it closes our input."""
+
+    async def run() -> None:
+        runtime = server.tools.runtime
+        await runtime.initialize()
+        async with stdio_server() as (read, write):
+            await server.server.run(read, write, server.server.create_initialization_options())
+
+    future = submit(run())
+    while not future.done():
+        try:
+            future.result(0.2)
+        except TimeoutError:
+            continue
+    future.result()
+
+
+def serve_http(server: DiagramServer, *, host: str, port: int, token: str | None, ready: Any) -> None:
+    """Serve over streamable HTTP at `/mcp`, to those who know the token, until Ctrl-C or SIGTERM.
+
+    Args:
+        ready: called with (token, port) when it listens.
+
+    Raises:
+        ConfigurationError: the address cannot be listened at.
+    """
+    known = token or secrets.token_urlsafe(24)
+    redactor.add(known)
+    runtime = server.tools.runtime
+    security = None if is_local(host) else TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = server.server.streamable_http_app(host=host, transport_security=security)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        await runtime.initialize()
+        try:
+            yield
+        finally:
+            await server.tools.runs.end("the server ends")
+            await runtime.cleanup()
+
+    async def end() -> None:
+        await server.tools.runs.end("the server ends")
+
+    listen(_Guarded(app, known), opened(), host=host, port=port, end=end, ready=lambda port: ready(known, port), lifespan="on")
+
+
+class _Guarded:
+    """An ASGI application for those who know a token."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self._app = app
+        self._token = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not secrets.compare_digest(given, self._token):
+                headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"www-authenticate", b"Bearer")]
+                await send({"type": "http.response.start", "status": 401, "headers": headers})
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": b"Send the token that `dipeo-nb mcp --http` printed: Authorization: Bearer TOKEN.",
+                    }
+                )
+                return
+        await self._app(scope, receive, send)
