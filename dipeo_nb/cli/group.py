@@ -50,6 +50,10 @@ COMMANDS = {
         "mcp",
         "Offer diagrams as tools over the Model Context Protocol (Claude, ChatGPT, VS Code …): nodes are progress, questions are asked there, and an answer that is given later resumes a run whose server has ended.",
     ),
+    "acp": Entry(
+        "acp",
+        "Be an agent of an editor (Agent Client Protocol: Zed, JetBrains, jupyter-ai): a prompt runs the diagram. Its nodes are the plan, their runs tool calls, its questions requests for permission; stopping in the editor stops the run.",
+    ),
     "doctor": Entry(
         "doctor",
         "Check the installation: Python, extras, key names, models, Jupyter, stores, disk, proxy. Exit code 1: there is a problem.",
