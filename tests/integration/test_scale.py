@@ -104,7 +104,7 @@ def test_two_processes_with_a_thousand_runs_each(kind: str, tmp_path: Path, requ
     place = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgres_server").schema()
     processes = [subprocess.Popen([sys.executable, "-c", MANY, place], cwd=Path(__file__).parents[2]) for _ in range(2)]
     try:
-        assert [process.wait(120) for process in processes] == [0, 0]
+        assert [process.wait(600) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
