@@ -13,14 +13,16 @@ from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, plain
 class Scope:
     """State of one evaluation: the names, the variables of comprehensions, the steps and sizes spent."""
 
-    __slots__ = ("account", "free", "locals", "names", "root", "size", "steps", "unknown")
+    __slots__ = ("account", "free", "locals", "names", "outer", "size", "steps", "unknown")
 
     def __init__(self, free: frozenset[str], names: Mapping[str, Any]) -> None:
         self.free: frozenset[str] = free
         """Names that the expression uses."""
         self.names: Mapping[str, Any] = names
         self.locals: dict[str, Any] = {}
-        self.root: Scope = self
+        self.outer: Scope | None = None
+        """The one that counts for this one. (None and not itself: a cycle would leave the scope, and all that its names reach, to the
+        garbage collector.)"""
         self.account: Meter = new_meter()
         self.steps: int = 0
         self.size: int = 0
@@ -33,7 +35,7 @@ class Scope:
         scope.free = self.free
         scope.names = self.names
         scope.locals = dict(self.locals)
-        scope.root = self.root
+        scope.outer = self.outer or self
         scope.account = self.account
         scope.steps = scope.size = 0
         scope.unknown = self.unknown
@@ -41,7 +43,7 @@ class Scope:
 
     def step(self) -> None:
         """Charge one step; raises TooLargeError when there are too many."""
-        root = self.root
+        root = self.outer or self
         root.steps += 1
         self.account.rounds -= 1
         if self.account.rounds < 0:
@@ -53,7 +55,7 @@ class Scope:
         """Charge the size of a value just made to the account; the value itself."""
         if isinstance(value, (str, list, tuple, dict, set, frozenset)):
             self.account.weigh(value)
-            root = self.root
+            root = self.outer or self
             root.size += len(value)
             if root.size > MAX_SIZE:
                 raise TooLargeError(f"it makes more than {MAX_SIZE:,} characters and elements")
