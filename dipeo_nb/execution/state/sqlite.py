@@ -1,4 +1,4 @@
-"""The run store in a file: SQLite in WAL mode, one transaction per append.
+"""The run store in a file: SQLite in WAL mode, one transaction per append, or for the appends of several runs at about one time.
 
 What "stored" means: with `sync="normal"` an acknowledged append survives the death of the process at any moment (kill -9
 included); `sync="full"` survives a power cut too and costs a disk sync per append (about ten times the time). SQLite's
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dipeo_nb.common import injection
 from dipeo_nb.common.operation_log import logged
@@ -29,6 +29,7 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.group_commit import GroupCommit
 from dipeo_nb.execution.state.machine import HOST, holder, process_start
 from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, compressed, events_of
 from dipeo_nb.execution.state.rules import (
@@ -50,6 +51,16 @@ HEARTBEAT_AGE_S = 120.0
 """Seconds without a heartbeat after which a run of another machine counts as interrupted."""
 
 
+class _Addition(NamedTuple):
+    """What a run appends."""
+
+    events: Sequence[Event]
+    batch: Batch
+    snapshots: Sequence[SnapshotRow]
+    of_ended: bool
+    """It is a note on a run that has ended."""
+
+
 @logged("append", "events", "runs", "run")
 class SqliteRunStore(RunStore):
     """`RunStore` in one SQLite file, which other processes may use at the same time.
@@ -67,6 +78,9 @@ class SqliteRunStore(RunStore):
         self._tokens: dict[str, int] = {}
         """Of the runs that this object began or claimed."""
         self._attached = Attached()
+        self._group = GroupCommit(self._store)
+        self._latest = ""
+        """The run that appended last: one that has the store to itself for the moment need not wait for others to come."""
         self._file = RunFile(self.path, sync=sync, base=base, on_open=partial(_forget, self._stored, self._tokens))
 
     @property
@@ -83,38 +97,49 @@ class SqliteRunStore(RunStore):
     async def append(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        run_id = events[0].run_id
+        run_id, last = events[0].run_id, events[-1]
         attached = self._attached.take(run_id)
-        self._file.check_writable()
         stored, ended = self._stored.get(run_id) or self._count(run_id)
         try:
             check_order(events, stored, ended)
         except StorageError:
             self._check_held(events)  # what another wrote meanwhile is in the way: that it was taken over is the reason
             raise
-        last = events[-1]
-        snapshots = rows_of(attached, last.seq)
+        # Of several appends of a run that are written together, the later ones come behind the earlier ones.
+        self._stored[run_id] = (last.seq, ended or last.type in FINAL_EVENTS)
+        together = self._group.busy or (self._latest != run_id and len(self._tokens) > 1)
+        self._latest = run_id
         try:
-            batch = batch_of(events)
-
-            def write(connection: sqlite3.Connection) -> None:
-                _write(connection, events, batch, self._token(events), snapshots, of_ended=ended)
-                injection.reach("store.append")
-
-            await self._file.transaction("append", write)
+            addition = _Addition(events, batch_of(events), rows_of(attached, last.seq), ended)
+            await (self._group.add(addition) if together else self._store([addition]))
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
             raise
         except Exception as error:
             self._stored.pop(run_id, None)
             raise self._file.failed("append", error) from error
-        if ended or last.type in FINAL_EVENTS:
-            self._stored.pop(run_id, None)
-            self._tokens.pop(run_id, None)
-        else:
-            self._stored[run_id] = (last.seq, False)
+
+    async def _store(self, additions: Sequence[_Addition]) -> None:
+        """Store what runs add, all of it or nothing."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            begun = set[str]()
+            for events, batch, snapshots, of_ended in additions:
+                first = events[0]
+                if first.seq == 1:
+                    begun.add(first.run_id)
+                token = 1 if first.run_id in begun else self._tokens.get(first.run_id)
+                _write(connection, events, batch, token, snapshots, of_ended=of_ended)
+            injection.reach("store.append")
+
+        await self._file.transaction("append", write)
+        for events, _, _, of_ended in additions:
+            run_id = events[0].run_id
             if events[0].seq == 1:
                 self._tokens[run_id] = 1
+            if of_ended or events[-1].type in FINAL_EVENTS:
+                self._stored.pop(run_id, None)
+                self._tokens.pop(run_id, None)
 
     def _check_held(self, events: Sequence[Event]) -> None:
         """Raises StorageError when the run that these events go on with was taken over."""
@@ -124,9 +149,6 @@ class SqliteRunStore(RunStore):
                 _check_lease(self._file.connection, run_id, self._tokens[run_id])
             except sqlite3.Error as error:
                 raise self._file.failed("append", error) from error
-
-    def _token(self, events: Sequence[Event]) -> int | None:
-        return 1 if events[0].seq == 1 else self._tokens.get(events[0].run_id)
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         rows = self._file.read(_SELECT_EVENTS, (run_id, run_id, after, -1 if limit is None else limit + 1))
@@ -302,8 +324,8 @@ def _write(
         StorageError: `going_on`, another has it now.
     """
     first, last = events[0], events[-1]
-    if first.seq != 1 and not of_ended:
-        _check_lease(connection, first.run_id, token)
+    if first.seq != 1:
+        _go_on(connection, first, last, token, of_ended=of_ended)
     connection.executemany(
         "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
         [(first.run_id, *row) if row[1] != PACK else (first.run_id, *row[:4], compressed(row[4])) for row in batch.events],
@@ -336,24 +358,32 @@ def _write(
         connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (first.run_id, token))
     for snapshot in snapshots:
         _write_snapshot(connection, snapshot)
-    before = last.seq if first.seq == 1 else first.seq - 1
     if last.type in FINAL_EVENTS:
-        done = connection.execute(
-            "UPDATE runs SET status = ?, ended_at = ?, events = ?, last_at = ? WHERE run_id = ? AND events = ?",
-            (final_status(last), last.occurred_at, last.seq, time.time(), last.run_id, before),
-        )
+        query = "UPDATE runs SET status = ?, ended_at = ? WHERE run_id = ?"
+        connection.execute(query, (final_status(last), last.occurred_at, last.run_id))
         connection.execute("DELETE FROM leases WHERE run_id = ?", (last.run_id,))
-    elif first.seq != 1:
-        done = connection.execute(
-            "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND events = ? AND (ended_at IS NULL) = ?",
-            (last.seq, time.time(), last.run_id, before, not of_ended),
-        )
-    else:
-        return
-    if not done.rowcount:  # deleted, or written by another meanwhile
+
+
+def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int | None, *, of_ended: bool) -> None:
+    """Count events of a run that was begun before, if they come behind those that are stored and the run is the writer's.
+
+    Raises:
+        StorageError: as `_write`.
+    """
+    values = (last.seq, time.time(), last.run_id, first.seq - 1)
+    query = "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND events = ?"
+    if token is not None and not of_ended:
+        held = f"{query} AND (SELECT token FROM leases WHERE run_id = runs.run_id) = ?"
+        if connection.execute(held, (*values, token)).rowcount:
+            return
+    if not of_ended:
+        _check_lease(connection, first.run_id, token)
+    if not connection.execute(
+        f"{query} AND (ended_at IS NULL) = ?", (*values, not of_ended)
+    ).rowcount:  # deleted, or written by another meanwhile
         query = "SELECT events, ended_at IS NOT NULL FROM runs WHERE run_id = ?"
         stored, ended = connection.execute(query, (last.run_id,)).fetchone() or (0, False)
-        check_order(events, stored, bool(ended))
+        check_order([first], stored, bool(ended))
 
 
 def _write_snapshot(connection: sqlite3.Connection, snapshot: SnapshotRow) -> None:
