@@ -13,6 +13,20 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class _Done:
+    """Nothing is left to be done."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+    def __repr__(self) -> str:
+        return "DONE"
+
+
+DONE: Awaitable[None] = _Done()
+"""What a function whose work may have to be awaited returns when it has done it at once: that saves a coroutine, and awaiting it."""
+
+
 async def uncancelled(work: Awaitable[T]) -> T:
     """Await *work* to its end. A cancellation that comes meanwhile does not reach it; it is raised when the work is done."""
     future = asyncio.ensure_future(work)

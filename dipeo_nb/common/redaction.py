@@ -264,7 +264,11 @@ class Redactor:
             return False
         if kind is dict or isinstance(value, Mapping):
             for name, item in value.items():
-                if type(item) not in _ATOMS and self._dirty(item):
+                kind = type(item)
+                if kind is str:
+                    if len(item) >= SHORTEST and self._marked(item):
+                        return True
+                elif kind not in _ATOMS and self._dirty(item):
                     return True
                 if type(name) is str and len(name) >= SHORTEST and self._marked(name):
                     return True
@@ -274,15 +278,9 @@ class Redactor:
         return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
 
     def _marked(self, text: str) -> bool:
-        for secret in self.known:
-            if secret in text:
-                return True
-        if len(text) < SHORTEST_SHAPE:
-            return False
-        for mark in _MARKS:
-            if mark in text:
-                return _SHAPES.search(text) is not None
-        return False
+        if (known := self.known) and any(map(text.__contains__, known)):
+            return True
+        return len(text) >= SHORTEST_SHAPE and any(map(text.__contains__, _MARKS)) and _SHAPES.search(text) is not None
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):

@@ -47,7 +47,7 @@ MAX_DIGITS = 4300
 BASE64 = "base64"
 """The only key of the mapping that bytes become."""
 
-_INT_LIMIT = 10**MAX_DIGITS
+_INT_LIMIT, _SIMPLE = 10**MAX_DIGITS, frozenset((float, bool, type(None)))
 _TEXTS = {
     "decimal": ("Decimal",),
     "fractions": ("Fraction",),
@@ -77,8 +77,14 @@ class UnsupportedValueError(ValueError):
 def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether a value is plain as it stands. Runs over everything that nodes give, so it is written for speed."""
     kind = type(value)
-    if kind is dict and len(value) < 9 and levels and all(map(_is_simple, value, value.values())):
-        return True  # as most are
+    if kind is dict and len(value) < 9 and levels:
+        for key, item in value.items():
+            kind = type(item)
+            simple = item.isascii() if kind is str else -1e300 < item < 1e300 if kind is int else kind in _SIMPLE
+            if not simple or type(key) is not str or not key.isascii():
+                break
+        else:
+            return True  # as most are
     left, level = MAX_VALUES, [value]
     seen: set[int] = set()
     shared = False
@@ -115,12 +121,6 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
             return not shared or _fits(value, levels, {})
         level = below
     return False
-
-
-def _is_simple(key: Any, item: Any) -> bool:
-    kind = type(item)
-    simple = item.isascii() if kind is str else -1e300 < item < 1e300 if kind is int else item is None or kind in (float, bool)
-    return simple and type(key) is str and key.isascii()
 
 
 def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:

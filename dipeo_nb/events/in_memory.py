@@ -158,17 +158,21 @@ class _Subscriber:
 
     def call(self, events: Sequence[Event]) -> None:
         """Call a plain handler with each event that the predicate chooses; raises nothing."""
-        for event in events:
-            if self.gone:
-                return
-            if self.where is not None and not self.chooses(event):
-                continue
+        handler, where, left = self.handler, self.where, iter(events)
+        while True:
+            event = None
             try:
-                self.handler(event)
+                for event in left:
+                    if self.gone:
+                        return
+                    if where is None or self.chooses(event):
+                        handler(event)
+                        self.delivered += 1
             except BaseException as error:  # noqa: BLE001 - reported by `fail`
+                assert event is not None
                 self.fail(user_code.as_failure(error), event)
             else:
-                self.delivered += 1
+                return
 
     def leave(self) -> None:
         """Stop delivery. A handler that unsubscribes itself finishes its call."""
@@ -279,7 +283,7 @@ class InMemoryEventBus:
             queue, count = full
             await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
         self._deliver(events)
-        if self._plain.crowded or (events and events[-1].type in FINAL_EVENTS):
+        if self._plain.crowded or (events and events[-1][1] in FINAL_EVENTS):
             await self._plain.caught_up(late=False)
 
     def _deliver(self, events: Sequence[Event]) -> None:
@@ -289,13 +293,13 @@ class InMemoryEventBus:
                 fitting = [event for event in events if subscriber.fits(event)]
             if not fitting:
                 continue
-            if subscriber.apart:
-                subscriber.loop = asyncio.get_running_loop()
-            if subscriber.queue is not None:
+            if subscriber.inbox is not None:
+                subscriber.loop = self._plain.put(subscriber.inbox, fitting)
+            elif subscriber.queue is not None:
+                if subscriber.apart:
+                    subscriber.loop = asyncio.get_running_loop()
                 wanted = fitting if subscriber.apart else [event for event in fitting if subscriber.chooses(event)]
                 self._enqueue(subscriber, subscriber.queue, wanted)
-            elif subscriber.inbox is not None:
-                self._plain.put(subscriber.inbox, fitting)
             else:
                 subscriber.call(fitting)
         self._published += len(events)

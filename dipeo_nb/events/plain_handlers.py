@@ -94,15 +94,17 @@ class PlainHandlers:
         """Each with whether it waits for late ones, too."""
         self._watch: asyncio.TimerHandle | None = None
 
-    def put(self, inbox: Inbox, events: Sequence[Event]) -> None:
-        """Have a handler called with events, after earlier ones."""
+    def put(self, inbox: Inbox, events: Sequence[Event]) -> asyncio.AbstractEventLoop:
+        """Have a handler called with events, after earlier ones. Return the loop on which this is."""
         self._new.append((inbox, events))
         self._news += len(events)
         if self._news >= CROWDED:
             self.crowded = True
-        if self._waking is not (loop := asyncio.get_running_loop()):
+        loop = asyncio.get_running_loop()
+        if self._waking is not loop:
             self._waking = loop
             loop.call_soon(self._wake_in_time)
+        return loop
 
     def clear(self, inbox: Inbox) -> None:
         """Drop what waits for a handler."""
@@ -156,13 +158,16 @@ class PlainHandlers:
         self._woken = time.monotonic()
         with self._lock:
             self._news = 0
-            concerned: set[Inbox] = set()
-            while self._new:
-                inbox, events = self._new.popleft()
+            new, together = self._new, dict[Inbox, list[Event]]()
+            while new:
+                inbox, events = new.popleft()
+                if (before := together.get(inbox)) is None:
+                    together[inbox] = list(events)
+                else:
+                    before += events
+            for inbox, events in together.items():
                 inbox.batches.append(events)
                 inbox.unhandled += len(events)
-                concerned.add(inbox)
-            for inbox in concerned:
                 self._limit_late(inbox)
             if not any(not inbox.late and inbox.batches for inbox in self._due):
                 return
@@ -251,10 +256,13 @@ class PlainHandlers:
         """Drop the oldest events beyond the limit, of a handler that nobody waits for."""
         self._due.add(inbox)
         if inbox.late:
-            while inbox.unhandled > self._limit and len(inbox.batches) > 1:
-                oldest = len(inbox.batches.popleft())
-                inbox.unhandled -= oldest
-                inbox.dropped += oldest
+            while (excess := inbox.unhandled - self._limit) > 0 and inbox.batches:
+                oldest = inbox.batches.popleft()
+                if len(oldest) > excess:
+                    inbox.batches.appendleft(oldest[excess:])
+                dropped = min(len(oldest), excess)
+                inbox.unhandled -= dropped
+                inbox.dropped += dropped
         elif inbox.unhandled >= CROWDED:
             self.crowded = True
 

@@ -115,6 +115,7 @@ class NodeContext:
     """Whether a function of the user's own is at work, which cannot be begun again."""
     published: Mapping[str, Any] = MappingProxyType({})
     """Global variables set so far."""
+    _assigned: View | None = None
 
     @cached_property
     def begun(self) -> set[str]:
@@ -166,10 +167,12 @@ class NodeContext:
     def services(self) -> Services:
         return self.execution.services
 
-    @cached_property
+    @property
     def assigned(self) -> View:
         """What code has assigned, as this run of the node can know it."""
-        return self.execution.progress.seen_by(self.node, self.inputs)
+        if self._assigned is None:
+            self._assigned = self.execution.progress.seen_by(self.node, self.inputs)
+        return self._assigned
 
     @property
     def variables(self) -> dict[str, Any]:

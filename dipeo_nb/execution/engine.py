@@ -5,7 +5,7 @@ One `Execution` is one run. It lives on the library's loop thread. Order of ever
     ticks ──Scheduler.step──▶ commands ──▶ events ──store.append (commit)──▶ RunState, EventBus ──▶ handlers start
 
 so nothing is shown, and no handler starts, before it was written. A finished node's result and the start of its
-successors are one commit. Token deltas are written in batches, at most every `delta_interval` seconds.
+successors are one commit. Token deltas are written in batches (`delta_ticks`).
 
 Secrets are taken out before anything is written (`common.scrub.redactor`), so they reach neither store nor view nor bus.
 Handlers hand each other the real values.
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.common.aio import DONE, uncancelled
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import UnsupportedValueError
 from dipeo_nb.domain.diagram import DomainPerson
@@ -46,6 +47,7 @@ from dipeo_nb.execution.run_errors import as_run_error, deadlock, describe, endl
 from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.run_state import RunState
 
+NODE_STARTED, NODE_COMPLETED = EventType.NODE_STARTED, EventType.NODE_COMPLETED
 BEAT_S = 20.0
 """Seconds between two heartbeats."""
 INLINE_BURST = 64
@@ -119,7 +121,7 @@ class Execution:
         """Events from outside."""
         self._control = RunControl(self.run_id, on_halt=self._halt, hurry=self.journal.hurry)
         self._runner = NodeRunner(self)
-        self._starting: list[tuple[schedule.RunNode, Inputs, int]] = []
+        self._starting: deque[tuple[schedule.RunNode, Inputs, int]] = deque()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._background = Background(self._background_ended)
         self._halted = False
@@ -258,6 +260,7 @@ class Execution:
                 control.open()
                 timer = loop.call_later(self.options.timeout, control.out_of_time, self.options.timeout)
                 await self.journal.commit()
+                self.journal.opened()
                 self._hears = True
                 control.look()
                 await self._drive()
@@ -315,9 +318,12 @@ class Execution:
                 await self._end_of_background()
                 return
             self._take_off()
-            if journal.pending:
-                await journal.commit()
-            burst = await self._start_handlers(burst)
+            if journal.pending and (rest := journal.commit()) is not DONE:
+                await rest
+            while self._starting:
+                if (burst := self._start_handlers(burst)) >= INLINE_BURST:
+                    burst = 0
+                    await asyncio.sleep(0)
             if not progress.ticks and control.failure is None:
                 burst = 0
                 for node, run in progress.newly_waiting():
@@ -343,22 +349,22 @@ class Execution:
 
     def _take_off(self) -> None:
         """Note the start of every node there is room for."""
-        self._starting = starting = []
-        progress, nodes, note = self.progress, self.plan.nodes, self.journal.note
         room = self.options.parallelism - len(self._running)
-        while progress.ready and room > 0:
-            command, inputs, attempt = progress.start()
-            node = nodes[command.node]
-            payload = record.node_started(node, command.run, inputs, attempt)
-            note(EventType.NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
-            starting.append((command, inputs, attempt or 1))
+        while self.progress.ready and room > 0:
+            command, inputs, attempt = self.progress.start()
+            node = self.plan.nodes[command[0]]
+            payload = record.node_started(node, command[1], inputs, attempt)
+            self.journal.note(NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
+            self._starting.append((command, inputs, attempt or 1))
             room -= 1
 
-    async def _start_handlers(self, burst: int) -> int:
-        for command, inputs, attempt in self._starting:
+    def _start_handlers(self, burst: int) -> int:
+        """Begin the work of nodes, up to `INLINE_BURST` of those that are done at once since other work had its turn."""
+        while self._starting and burst < INLINE_BURST:
+            (index, run, _, _), inputs, attempt = self._starting.popleft()
             if self._halted:
-                break
-            context = NodeContext(self, self.plan.nodes[command.node], command.run, inputs, attempt)
+                continue
+            context = NodeContext(self, self.plan.nodes[index], run, inputs, attempt)
             begin = self._monotonic()
             try:
                 result = self._runner.begin(context)
@@ -368,15 +374,11 @@ class Execution:
             if isinstance(result, Output):
                 self._succeeded(context, result, begin)
                 burst += 1
-                if burst >= INLINE_BURST:
-                    burst = 0
-                    await asyncio.sleep(0)
             else:
                 task = asyncio.get_running_loop().create_task(self._run_node(context, result))
                 # A task that is cancelled before its first step never awaits the work.
                 task.add_done_callback(lambda _, work=result: work.close())
-                self._running[command.node] = task
-        self._starting = []
+                self._running[index] = task
         return burst
 
     async def _run_node(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
@@ -405,7 +407,7 @@ class Execution:
         payload = record.node_completed(node, run, output, duration_ms, label=label, published=context.published)
         self.progress.complete(node, run, output, context.assigned if self.progress.shares_code else EMPTY)
         self.journal.end_streams(node.id)
-        self.journal.note(EventType.NODE_COMPLETED, node.id, payload)
+        self.journal.note(NODE_COMPLETED, node.id, payload)
 
     def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
         node, run = context.node, context.run

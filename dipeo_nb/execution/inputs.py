@@ -104,14 +104,14 @@ class Inputs:
 
     def __init__(
         self,
+        arrived: tuple[Arrived, ...] = (),
         values: Mapping[str, Any] | None = None,
         spread: Mapping[str, Any] | None = None,
         stale: frozenset[str] = frozenset(),
-        arrived: tuple[Arrived, ...] = (),
     ) -> None:
         self.arrived: tuple[Arrived, ...] = arrived
-        self._values = values if values is not None or arrived else {}
-        self._spread = spread if spread is not None or arrived else {}
+        self._values = values
+        self._spread = {} if spread is None and values is not None else spread
         self._stale = stale
 
     @property
@@ -222,7 +222,7 @@ class NamesAsRead(Mapping[str, Any]):
 
 def resolve(arrived: Iterable[Arrived]) -> Inputs:
     """The inputs that these contributions make."""
-    return Inputs(arrived=tuple(arrived))
+    return Inputs(tuple(arrived))
 
 
 def view(output: Output, content_type: str | None) -> Any:
@@ -290,6 +290,8 @@ def settled(output: Output) -> Output:
         UnsupportedValueError: its body has no form.
     """
     body, text, _, meta, _, _ = output
+    if text is None and (not meta or is_plain(meta, _WRAPPED)) and is_plain(body, _WRAPPED):
+        return output  # as most are
     if not is_plain(body, _WRAPPED):
         body = plain_value(body, "result", levels=_WRAPPED)
     if text is not None and not is_plain(text):

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from dipeo_nb.common import injection
-from dipeo_nb.common.aio import begun, uncancelled
+from dipeo_nb.common.aio import DONE, begun, uncancelled
+from dipeo_nb.common.open_on_use import service_of
 from dipeo_nb.common.redaction import Stream, logger, redactor
 from dipeo_nb.common.values import EVENT_DEPTH, is_plain, plain_value
 from dipeo_nb.domain.enums import EventType
@@ -23,6 +24,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Clock, Services
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import log_capture
+from dipeo_nb.execution.delta_ticks import DeltaTicks, ticks_of
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.record import log_line
 from dipeo_nb.execution.recovery import Recovered
@@ -109,7 +111,7 @@ class Journal:
         self._commit_ended = asyncio.Event()
         """Tells those who wait for the commit under way that it has ended."""
         self._applying = threading.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
         self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
         """Texts that come in pieces, by node; each with the payload of its latest piece."""
@@ -125,6 +127,10 @@ class Journal:
             self.state = recovered.state
             self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
 
+    def opened(self) -> None:
+        """The store and the bus are open: from here on there is no detour by what would open them."""
+        self._store, self._bus = service_of(self._store), service_of(self._bus)
+
     # Noting events.
 
     def emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
@@ -135,8 +141,8 @@ class Journal:
         """Note an event whose payload holds no secrets. After the last one of the run nothing is noted any more."""
         if self._ended:
             return
-        self.seq += 1
-        self.pending.append(_new(Event, (self.seq, kind, self._run_id, self._now(), node_id, payload)))
+        self.seq = seq = self.seq + 1
+        self.pending.append(_new(Event, (seq, kind, self._run_id, self._now(), node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
         """Note the final event of the run."""
@@ -177,13 +183,15 @@ class Journal:
     # Committing them.
 
     def flush_soon(self) -> None:
-        """Commit within the interval."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval, self._flush_now)
+        """Commit within the interval, or when it is the turn of so many runs."""
+        if self._ticks is None:
+            self._ticks = ticks_of(self._interval)
+        self._ticks.add(self._flush_now)
 
     def _flush_now(self) -> None:
-        self._timer = None
-        if self._timed is None or self._timed.done():
+        if self._timed is not None and not self._timed.done():
+            self.flush_soon()  # what came since that one began is not in it
+        elif self.pending:
             self._timed = asyncio.get_running_loop().create_task(self._commit_apart())
             self._timed.add_done_callback(self._flushed)
 
@@ -202,53 +210,102 @@ class Journal:
         log_capture.enter(log_capture.NOWHERE)
         await self.commit()
 
-    async def commit(self) -> None:
+    def commit(self) -> Awaitable[None]:
         """As `flush`, for callers that are not cancelled and not in the context of a node, which saves a task.
+
+        All that need not be waited for is done when this returns, which mostly is everything; the rest is to be awaited at once.
 
         Raises:
             StorageError: the store refused; the events are still pending.
         """
-        while self._committing:
-            self._commit_ended.clear()
-            await self._commit_ended.wait()
+        if self._committing:
+            return self._commit_in_turn()
         if not self.pending:
-            return
+            return DONE
+        rest: Any = DONE
         self._committing = True
         try:
             events = list(map(self._sign, self.pending))  # now, since their numbers may have changed until here
             self.pending = []
-            if self.unrecorded is None:
-                self._snapshots.before(events, self.state)
-                injection.reach("run.commit")
-                try:
-                    await self._store.append(events)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again, or the run continues without
-                    await self._not_stored(events, error)
-                injection.reach("run.stored")
-            else:
-                self.tail.extend(events)
-            self._apply(events)
-            try:
-                if (rest := begun(self._bus.publish_batch(events))) is not None:
-                    await self._shown(rest)
-            except Exception as error:  # noqa: BLE001 - see below
-                # They are stored, so a watcher can catch up from there; a run does not fail for those who watch it.
-                if not self._unpublished:
-                    slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
-                    _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
-                self._unpublished += len(events)
-            injection.reach("run.published")
+            storing = self._storing(events)
+            rest = self._showing(events) if storing is None else self._stored_and_shown(events, storing)
+        finally:
+            if rest is DONE:
+                self._committing = False
+        return DONE if rest is DONE else self._to_its_end(rest)
+
+    async def _commit_in_turn(self) -> None:
+        while self._committing:
+            self._commit_ended.clear()
+            await self._commit_ended.wait()
+        await self.commit()
+
+    async def _to_its_end(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
         finally:
             self._committing = False
             self._commit_ended.set()
 
-    async def _shown(self, rest: Awaitable[None]) -> None:
+    def _storing(self, events: list[Event]) -> Awaitable[None] | None:
+        """Store events; return what is left to be awaited of that."""
+        if self.unrecorded is not None:
+            self.tail.extend(events)
+            return None
+        if self._snapshots.stored:
+            self._snapshots.before(events, self.state)
+        if injection.hook is not None:
+            injection.reach("run.commit")
+        try:
+            return begun(self._store.append(events))
+        except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
+            self._not_stored(events, error)
+            return None
+
+    async def _stored_and_shown(self, events: list[Event], storing: Awaitable[None]) -> None:
+        try:
+            await storing
+        except asyncio.CancelledError:  # the event loop is being closed: all of them are stored, or none
+            if await uncancelled(self._is_stored(events[-1])):
+                self._apply(events)
+            else:
+                self.pending[:0] = events
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
+            self._not_stored(events, error)
+        await self._showing(events)
+
+    def _showing(self, events: list[Event]) -> Awaitable[None]:
+        """Show events that are stored; return what is left to be awaited of that."""
+        if injection.hook is not None:
+            injection.reach("run.stored")
+        self._apply(events)
+        try:
+            if (rest := begun(self._bus.publish_batch(events))) is not None:
+                return self._shown(events, rest)
+        except Exception as error:  # noqa: BLE001 - a run does not fail for those who watch it
+            self._not_shown(events, error)
+        if injection.hook is not None:
+            injection.reach("run.published")
+        return DONE
+
+    async def _shown(self, events: list[Event], rest: Awaitable[None]) -> None:
         """Wait until events are published that subscribers do not take at once."""
         try:
             async with asyncio.timeout(HURRIED_S if self._hurried else None) as self._publishing:
                 await rest
+        except Exception as error:  # noqa: BLE001 - as above
+            self._not_shown(events, error)
         finally:
             self._publishing = None
+        injection.reach("run.published")
+
+    def _not_shown(self, events: Sequence[Event], error: Exception) -> None:
+        """They are stored, so a watcher can catch up from there."""
+        if not self._unpublished:
+            slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
+            _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
+        self._unpublished += len(events)
 
     def hurry(self) -> None:
         """The run ends before its time: subscribers that take no events hold it up no longer than a moment. On the loop's thread."""
@@ -258,7 +315,7 @@ class Journal:
                 self._publishing.reschedule(asyncio.get_running_loop().time() + HURRIED_S)
 
     def _apply(self, events: Sequence[Event]) -> None:
-        self._committed = events[-1].seq
+        self._committed = events[-1][0]
         with self._applying:
             self.state.apply_all(events)
 
@@ -267,17 +324,13 @@ class Journal:
         with self._applying:
             return self.state.snapshot()
 
-    async def _not_stored(self, events: list[Event], error: Exception | asyncio.CancelledError) -> None:
+    def _not_stored(self, events: list[Event], error: Exception) -> None:
         """What follows when the store did not take events: returns when the run continues with them in memory."""
         if isinstance(error, StorageError) and error.facts.get("cause") in UNWRITABLE:
             self._go_on_in_memory(events, error)
             return
-        # A cancelled append (the event loop is being closed) has stored all of them or none.
-        if isinstance(error, asyncio.CancelledError) and await uncancelled(self._is_stored(events[-1])):
-            self._apply(events)
-            raise error
         self.pending[:0] = events
-        if isinstance(error, StorageError) or not isinstance(error, Exception):
+        if isinstance(error, StorageError):
             raise error
         raise StorageError(
             f"The run store failed: {type(error).__name__}: {error}",
@@ -308,9 +361,8 @@ class Journal:
 
     async def quiesce(self) -> None:
         """Let no commit come by itself any more, and wait for the one that is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._ticks is not None:
+            self._ticks.discard(self._flush_now)
         if self._timed is not None:
             await asyncio.gather(self._timed, return_exceptions=True)  # its error is kept by `_flushed`
 

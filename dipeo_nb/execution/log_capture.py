@@ -37,19 +37,15 @@ _PLACE: ContextVar[Any] = ContextVar("dipeo_run_log_place", default=None)
 """A `Place`, NOWHERE (those who watch runs), or None: not known."""
 
 
-def enter(place: Place | object) -> Token[Any]:
-    """From here on in this context, and in tasks and `asyncio.to_thread` of it, this is where code is at work."""
-    return _PLACE.set(place)
+enter: Callable[[Place | object], Token[Any]] = _PLACE.set
+"""From here on in this context, and in tasks and `asyncio.to_thread` of it, this is where code is at work."""
+leave: Callable[[Token[Any]], None] = _PLACE.reset
 
 
 def node_at_work() -> PlanNode | None:
     """The node whose work this is; None when that is not known."""
     place = _PLACE.get()
     return place.node if isinstance(place, Place) else None
-
-
-def leave(token: Token[Any]) -> None:
-    _PLACE.reset(token)
 
 
 class _Call(NamedTuple):

@@ -21,6 +21,7 @@ from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.record import message_of, output_of, published
 from dipeo_nb.execution.run_errors import as_run_error, describe
 
+enter, leave = log_capture.enter, log_capture.leave
 LONGEST_RETRY_S = 60.0
 """Seconds between two attempts at most."""
 
@@ -48,7 +49,7 @@ class NodeRunner:
             return self._taken_over(context, event)
         self._gate.check(node, self._plan)
         place, execute = self._work.get(node.index) or self._looked_up(context)
-        token = log_capture.enter(place)
+        token = enter(place)
         try:
             return self._repeated(context) if node.spec.retries else handlers.begin(context, execute)
         except BaseException as error:
@@ -56,7 +57,7 @@ class NodeRunner:
                 raise
             raise failure from error
         finally:
-            log_capture.leave(token)
+            leave(token)
 
     def _looked_up(self, context: NodeContext) -> tuple[log_capture.Place, Handler]:
         node: PlanNode = context.node

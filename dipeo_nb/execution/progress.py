@@ -26,6 +26,7 @@ from dipeo_nb.execution.run_options import NodeRunKey
 
 _new = tuple.__new__
 """Makes a named tuple in half the time."""
+RunNode, Done = schedule.RunNode, schedule.Done
 KEPT_OUTPUTS = 16
 """Outputs of a node from which on those that no edge can ask for any more are dropped."""
 
@@ -95,8 +96,8 @@ class RunProgress:
         self.max_visits = max_visits
         self.scheduler: schedule.Scheduler = schedule.Scheduler(plan, max_visits=max_visits)
         nodes = plan.nodes
-        self._sources = [(edge, nodes[edge.source].id, nodes[edge.source].label) for edge in plan.edges]
-        """Of each edge: it, and the id and label of where it comes from."""
+        self._sources = [(edge, nodes[edge.source].id, nodes[edge.source].label, edge.source) for edge in plan.edges]
+        """Of each edge: it, and the id, label and index of where it comes from."""
         self.shares_code: bool = code_state.any_shares(plan)
         """Whether the code of a node may assign what others see."""
         self._assigned: dict[int, code_state.View] = {}
@@ -119,9 +120,10 @@ class RunProgress:
         Returns:
             What there is more to do about: all but runs of nodes, which are `ready`; of these, those that need what is lost.
         """
+        commands = self.scheduler.step(self.ticks.popleft())
         notices: list[schedule.Command] = []
-        for command in self.scheduler.step(self.ticks.popleft()):
-            if type(command) is schedule.RunNode:
+        for command in commands:
+            if type(command) is RunNode:
                 self.ready.append((command, self.inputs_for(command)))
                 if not self.lost:
                     continue
@@ -179,7 +181,7 @@ class RunProgress:
             # Inputs are resolved when a run becomes ready, so what is only ready or running needs nothing kept.
             for old in [r for r in kept if r not in needed]:
                 del kept[old]
-        self.ticks.append(schedule.Done(index, output.handles))
+        self.ticks.append(_new(Done, (index, output.handles)))
 
     def fail(self, node: PlanNode, run: int, error: ErrorInfo, seen: code_state.View, *, handled: bool) -> None:
         """A run of a node has failed.
@@ -197,11 +199,16 @@ class RunProgress:
 
     def inputs_for(self, command: schedule.RunNode) -> Inputs:
         """The inputs of a run, from the outputs that its command names."""
+        named, outputs = command[3], self.outputs
+        if len(named) == 1:
+            ((e, run, fresh),) = named
+            edge, source_id, label, source = self._sources[e]
+            return Inputs((_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])),))
         arrived: list[Arrived] = []
-        for e, run, fresh in command[3]:
-            edge, source_id, label = self._sources[e]
-            arrived.append(_new(Arrived, (edge, source_id, label, run, fresh, self.outputs[edge.source][run])))
-        return Inputs(arrived=tuple(arrived))
+        for e, run, fresh in named:
+            edge, source_id, label, source = self._sources[e]
+            arrived.append(_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])))
+        return Inputs(tuple(arrived))
 
     def seen_by(self, node: PlanNode, inputs: Inputs) -> code_state.View:
         """What code has assigned, as a run of *node* with these inputs can know it."""

@@ -81,9 +81,8 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
     arrived = inputs.arrived
-    named: Any = {}  # lists, as JSON has them
-    for edge, source_id, _, source_run, _, _ in arrived:
-        named[edge.label or edge.target_handle] = [source_id, source_run]
+    # Lists, as JSON has them.
+    named: Any = {edge.label or edge.target_handle: [source_id, source] for edge, source_id, _, source, _, _ in arrived}
     payload: NodeStarted = {"label": node.label, "node_type": node.type, "run": run, "inputs": named}
     if len(named) < len(arrived):  # two of one name
         payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]

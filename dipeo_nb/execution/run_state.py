@@ -35,6 +35,8 @@ TEXT_LIMIT = 100_000
 PROGRESS_LIMIT = 200
 """Lines of progress kept per node."""
 _ABSENT: Any = object()
+_SIMPLE_META = frozenset({"branch", "variables_of_run"})
+"""Facts in the `meta` of a finished node that add nothing to the state."""
 _RUNNING, _COMPLETED, _MAXITER_REACHED = Status.RUNNING, Status.COMPLETED, Status.MAXITER_REACHED
 
 
@@ -289,7 +291,7 @@ class RunState(Accounted):
         if node.started_at is None:
             self.order.append(event.node_id)
         node.status = _RUNNING
-        node.started_at = event.occurred_at
+        node.started_at = event[3]
         node.text, node.waiting_since = "", None
         node.estimated += node.pieces
         node.pieces = 0
@@ -346,16 +348,22 @@ class RunState(Accounted):
         node.status = status = p.get("status", _COMPLETED)
         if status == _MAXITER_REACHED:
             return  # nothing ran: the last output was passed on
-        node.runs = p.get("run", node.runs + 1)
-        node.ended_at = event.occurred_at
+        node.runs = p.get("run") or node.runs + 1
+        node.ended_at = event[3]
         node.duration_s += p.get("duration_ms", 0.0) / 1000
         node.output = p.get("output")
-        node.meta = meta = p.get("meta", {})
-        node.reused = "reused" in meta
-        node.paid = []
+        meta = p.get("meta")
         node.pieces = 0
-        if meta:  # most nodes have none
-            self._with_meta(event, node, meta)
+        if node.paid:
+            node.paid = []
+        if meta:
+            node.meta = meta
+            node.reused = "reused" in meta
+            if not meta.keys() <= _SIMPLE_META:
+                self._with_meta(event, node, meta)
+        elif node.meta:
+            node.meta = {}
+            node.reused = False
         if p.get("node_type") == "endpoint":
             self.outputs[self.label(node_id)] = node.output
 

@@ -149,24 +149,27 @@ class _Edge:
         if self.collects:
             many = sum(token.stamp <= stamp for token in tokens)
             return (self, tokens[many - 1], many) if many else None
-        return (self, tokens[0], 1) if tokens and tokens[0].stamp == stamp else None
+        return (self, tokens[0], 1) if tokens and tokens[0][0] == stamp else None
 
 
 class _Node:
     """A node, and what the scheduler knows of it. Tokens on data edges do not count."""
 
     __slots__ = (
-        "any_join", "bit", "busy", "direct", "entry", "have", "incoming", "index", "low", "max_runs", "outgoing", "plan", "queued", "routes",
-        "runs", "single", "visits", "watched", "watchers",
+        "any_join", "bit", "busy", "direct", "entry", "entry_length", "have", "incoming", "index", "looped", "low", "max_runs", "most_visits",
+        "only", "outgoing", "plan", "queued", "routes", "runs", "single", "visits", "watched", "watchers",
     )  # fmt: skip
 
-    def __init__(self, node: PlanNode) -> None:
+    def __init__(self, node: PlanNode, max_visits: int) -> None:
         self.plan, self.index, self.bit = node, node.index, 1 << node.index
         self.any_join, self.max_runs = node.any_join, node.max_runs
+        self.looped, self.entry_length, self.most_visits = bool(node.loops), node.entry, max_visits + node.limit
         self.incoming: list[_Edge] = []
         self.outgoing: list[_Edge] = []
         self.single = False
         """Whether what comes is consumed in the same step when the node is idle: its only arrow neither gathers nor brings data."""
+        self.only = -1
+        """That arrow."""
         self.routes: dict[tuple[str, ...], list[_Edge]] = {}
         self.runs = 0
         """Runs made ready so far."""
@@ -215,13 +218,13 @@ class Scheduler:
     """
 
     def __init__(self, plan: Plan, *, max_visits: int = 100) -> None:
-        self._limit = max_visits
-        self._nodes = [_Node(node) for node in plan.nodes]
+        self._nodes = [_Node(node, max_visits) for node in plan.nodes]
         self._edges = [_Edge(edge, self._nodes[edge.target]) for edge in plan.edges]
         for node in self._nodes:
             node.incoming = [self._edges[e] for e in node.plan.incoming]
             node.outgoing = [self._edges[e] for e in node.plan.outgoing]
             node.single = len(node.incoming) == 1 and not node.incoming[0].collects
+            node.only = node.incoming[0].index if node.single else -1
         self._active = 0
         """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
         self._busy = 0
@@ -243,6 +246,7 @@ class Scheduler:
             ValueError: a node is done that was not running.
         """
         self._commands = commands = []
+        todo = self._todo
         if type(tick) is Done:
             node = self._nodes[tick[0]]
             stamp = node.busy
@@ -252,23 +256,32 @@ class Scheduler:
             node.watched = -1
             self._busy -= 1
             for edge in node.routes.get(tick[1]) or node.leaving(tick[1]):
-                self._push(edge, stamp, node.runs, 0)
+                target = edge.target
+                if target.single and target.busy is None and not target.queued and target.direct is None:  # as in `_push`
+                    target.direct = _new(Token, (stamp if edge.keep is None else edge.stamp_of(stamp), node.runs, 0, 0))
+                    self._active |= target.bit
+                    todo.append(target)
+                else:
+                    self._push(edge, stamp, node.runs, 0)
             self._left(node)
         else:
             for node in self._nodes:
                 if not node.incoming:
                     self._start(node, (0,) * len(node.plan.chain), [])
-        todo = self._todo
         while todo and not self._finished:
-            self._consider(todo.popleft())
+            node = todo.popleft()
+            if (direct := node.direct) is not None:
+                node.direct = None
+                self._begin(node, direct[0], (_new(Input, (node.only, direct[1], True)),), direct[2])
+            else:
+                self._consider(node)
         if not self._busy and not self._finished:
             self._finish()
         return commands
 
     def needed_outputs(self, node: int) -> set[int]:
         """Runs of a node whose output an edge can still ask for."""
-        edges = self._nodes[node].outgoing
-        return {edge.last for edge in edges} | {token.run for edge in edges for token in edge.tokens}
+        return {run for edge in self._nodes[node].outgoing for run in (edge.last, *(token.run for token in edge.tokens))}
 
     def _left(self, node: _Node) -> None:
         """A run or a pass of a node is over."""
@@ -327,12 +340,7 @@ class Scheduler:
             watchers.append(waiting)
 
     def _consider(self, node: _Node) -> None:
-        """Make a node ready if nothing holds it back."""
-        direct = node.direct
-        if direct is not None:
-            node.direct = None
-            self._begin(node, direct[0], (_new(Input, (node.incoming[0].index, direct[1], True)),), direct[2])
-            return
+        """Make a node whose tokens wait ready if nothing holds it back."""
         if node.busy is not None or not node.queued:
             return
         if node.any_join:
@@ -397,7 +405,7 @@ class Scheduler:
 
     def _complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
         edges = self._edges
-        return all((tokens := edges[e].tokens) and tokens[0].stamp == stamp for e in awaited)
+        return all((tokens := edges[e].tokens) and tokens[0][0] == stamp for e in awaited)
 
     def _blocker(self, awaited: Awaited, stamp: Stamp) -> int:
         """An active node that may still bring a token for *stamp* or an earlier one; -1 when there is none."""
@@ -417,15 +425,11 @@ class Scheduler:
 
     def _start(self, node: _Node, stamp: Stamp, taken: list[Taken]) -> None:
         """A node takes tokens, and is ready."""
-        runs = node.runs
         inputs: list[Input] = []
-        if runs and len(taken) < len(node.incoming):
-            fresh = {edge.index for edge, _, _ in taken}
-            inputs = [
-                _new(Input, (edge.index, edge.last, False))
-                for edge in node.incoming
-                if edge.last and edge.index not in fresh and not edge.first
-            ]
+        if node.runs and len(taken) < len(node.incoming):
+            fresh = [edge for edge, _, _ in taken]
+            stale = [edge for edge in node.incoming if edge.last and not edge.first and edge not in fresh]
+            inputs += [_new(Input, (edge.index, edge.last, False)) for edge in stale]
         for edge, token, many in taken:
             inputs.append(_new(Input, (edge.index, token[1], True)))
             del edge.tokens[:many]
@@ -434,27 +438,26 @@ class Scheduler:
                 node.queued -= many
             if not edge.tokens and edge.required:
                 node.have -= 1
-        heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data] if node.queued else ()
+        heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data] if node.queued else None
         node.low = min(heads) if heads else None
         passes = max((token.passes for edge, token, _ in taken if not edge.data), default=0) if node.max_runs is not None else 0
         self._begin(node, stamp, tuple(inputs), passes)
 
     def _begin(self, node: _Node, stamp: Stamp, inputs: tuple[Input, ...], passes: int) -> None:
         """A node is ready, unless it is at a limit."""
-        plan, runs = node.plan, node.runs
+        runs = node.runs
         node.watched = -1
-        if plan.loops:
-            here = stamp[: plan.entry]
-            if here == node.entry:
+        if node.looped:
+            if not (length := node.entry_length) or (here := stamp[:length]) == node.entry:
                 node.visits += 1
             else:
                 node.visits = node.visits + 1 if here < node.entry or not node.visits else 1
                 node.entry = max(node.entry, here)
-            if node.visits > self._limit + plan.limit:
+            if node.visits > node.most_visits:
                 self._finished = True
                 self._commands.append(Exhausted(node.index, node.visits - 1))
                 return
-        if runs and node.max_runs is not None and runs >= node.max_runs:
+        if node.max_runs is not None and runs and runs >= node.max_runs:
             self._pass_on(node, stamp, passes + 1)
             return
         node.runs = runs + 1

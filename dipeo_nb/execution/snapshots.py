@@ -157,6 +157,8 @@ class Snapshots:
         self._attach: Callable[[Snapshot], None] | None = (
             None if getattr(attach, "__func__", None) is RunStore.attach_snapshot else attach
         )
+        self.stored: bool = self._attach is not None
+        """Whether the store stores any."""
         self._due = seq + EVERY
         self._sign = sign
         self._progress: RunProgress | None = None

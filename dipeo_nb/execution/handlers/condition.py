@@ -18,21 +18,23 @@ from dipeo_nb.execution.handlers.person_job import remembered
 from dipeo_nb.execution.inputs import VARIABLES, Output, as_text, plain
 from dipeo_nb.execution.sent_prompts import show_prompt
 
+DETECT_MAX_ITERATIONS, CHECK_NODES_EXECUTED = ConditionType.DETECT_MAX_ITERATIONS, ConditionType.CHECK_NODES_EXECUTED
+LLM_DECISION = ConditionType.LLM_DECISION
+
 
 def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
     spec = cast(ConditionNode, context.node.spec)
     if spec.expose_index_as:
         context.publish(spec.expose_index_as, context.run - 1)
-    match spec.condition_type:
-        case ConditionType.DETECT_MAX_ITERATIONS:
-            return _branched(context, _all_at_limit(context))
-        case ConditionType.CHECK_NODES_EXECUTED:
-            return _branched(context, _all_executed(context, spec))
-        case ConditionType.LLM_DECISION:
-            return _decide(context, spec)
-        case _:
-            answer = _holds(context, spec.expression or "")
-            return _branched(context, answer) if isinstance(answer, bool) else _awaited(context, answer)
+    kind = spec.condition_type
+    if kind == DETECT_MAX_ITERATIONS:
+        return _branched(context, _all_at_limit(context))
+    if kind == CHECK_NODES_EXECUTED:
+        return _branched(context, _all_executed(context, spec))
+    if kind == LLM_DECISION:
+        return _decide(context, spec)
+    answer = _holds(context, spec.expression or "")
+    return _branched(context, answer) if isinstance(answer, bool) else _awaited(context, answer)
 
 
 def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
@@ -41,11 +43,12 @@ def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
     context.publish(f"branch[{context.node.id}]", branch)
     handles, meta = (branch,), {**meta, "branch": branch}
     arrived = context.inputs.arrived
-    fresh = [a for a in arrived if a.fresh]
+    fresh = arrived if len(arrived) == 1 else [a for a in arrived if a.fresh]
     if len(arrived) == 1 or (len(fresh) == 1 and not fresh[0].edge.label):
-        source = arrived[0] if len(arrived) == 1 else fresh[0]
-        passed = {} if VARIABLES.isdisjoint(source.output.meta) else {"variables_of_run": True}
-        return source.output._replace(handles=handles, meta={**meta, **passed})
+        body, text, _, before, conversation, assigned = (arrived[0] if len(arrived) == 1 else fresh[0]).output
+        if not VARIABLES.isdisjoint(before):
+            meta["variables_of_run"] = True
+        return Output(body, text, handles, meta, conversation, assigned)
     return Output(plain(context.inputs.body), handles=handles, meta=meta)
 
 

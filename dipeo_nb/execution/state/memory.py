@@ -33,14 +33,16 @@ class InMemoryRunStore(RunStore):
             return
         run_id = events[0].run_id
         log = self._runs.get(run_id)
-        ended = log is not None and log.latest_of_run.type in FINAL_EVENTS and run_id not in self._claimed
-        check_order(events, len(log) if log is not None else 0, ended)
-        if not notes_only(events):
-            self._claimed.discard(run_id)
         if log is None:
+            check_order(events, 0, False)
             log = self._runs[run_id] = PackedLog(run_id)
+        else:
+            check_order(events, log.last[0], log.latest_of_run[1] in FINAL_EVENTS and run_id not in self._claimed)
+        if self._claimed and not notes_only(events):
+            self._claimed.discard(run_id)
         log.extend(events)
-        injection.reach("store.append")
+        if injection.hook is not None:
+            injection.reach("store.append")
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id)

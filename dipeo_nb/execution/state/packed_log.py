@@ -4,7 +4,9 @@ through those of a long run again and again."""
 from __future__ import annotations
 
 import marshal
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 from dipeo_nb.domain.enums import EventType
@@ -15,14 +17,23 @@ _TYPES = tuple(EventType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
 _FORM = 2
 """Version of `marshal` that takes the least time."""
+TOGETHER = 32
+"""Events of a pack, about: packing them one by one takes twice the time."""
 
 
 class PackedLog(Sequence[Event]):
-    """Events of one run. Equal big values in their payloads become one object."""
+    """Events of one run, the first with number 1. Equal big values in their payloads become one object."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._events: list[bytes | Event] = []
+        self._packs: list[bytes | Event] = []
+        """Some events each; or one alone, whose payload is large or holds some object that is not a plain value."""
+        self._starts: array[int] = array("q")
+        """Of each pack, the place of its first event."""
+        self._packed = 0
+        """Events in packs."""
+        self._recent: list[Event] = []
+        """Those behind them."""
         self._values = SharedValues()
         self.last: Event
         """The latest one."""
@@ -36,32 +47,63 @@ class PackedLog(Sequence[Event]):
             if event[1] is not EventType.RUN_NOTE:
                 self.latest_of_run = event
                 break
-        for event in events:
-            seq, kind, _, at, node_id, payload = event
-            form: Any = seq, _NUMBERS[kind], at, node_id, payload
-            try:
-                packed = marshal.dumps(form, _FORM)
-            except ValueError:  # some object that is not a plain value
-                packed = None
-            if packed is not None and len(packed) <= LIMIT:
-                self._events.append(packed)
-            else:
-                self._events.append(event._replace(payload=self._values.shared(payload)))
+        self._recent += events
+        if len(self._recent) >= TOGETHER:
+            recent, self._recent = self._recent, []
+            self._pack(recent)
+
+    def _pack(self, events: Sequence[Event]) -> None:
+        form: Any = [(_NUMBERS[kind], at, node_id, payload) for _, kind, _, at, node_id, payload in events]
+        try:
+            packed = marshal.dumps(form, _FORM)
+        except ValueError:
+            packed = None
+        if packed is not None and len(packed) <= LIMIT:
+            self._add(packed, len(events))
+        elif len(events) > 1:
+            for event in events:
+                self._pack((event,))
+        else:
+            self._add(events[0]._replace(payload=self._values.shared(events[0].payload)), 1)
+
+    def _add(self, pack: bytes | Event, count: int) -> None:
+        self._starts.append(self._packed)
+        self._packs.append(pack)
+        self._packed += count
 
     def __len__(self) -> int:
-        return len(self._events)
+        return self._packed + len(self._recent)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
     @overload
     def __getitem__(self, index: slice) -> list[Event]: ...
     def __getitem__(self, index: int | slice) -> Event | list[Event]:
-        if isinstance(index, slice):
-            return [self._unpacked(event) for event in self._events[index]]
-        return self._unpacked(self._events[index])
+        if not isinstance(index, slice):
+            place = range(len(self))[index]
+            return next(self._between(place, place + 1))
+        start, stop, step = index.indices(len(self))
+        return list(self._between(start, stop))[::step] if step > 0 else list(self)[index]
 
-    def _unpacked(self, event: bytes | Event) -> Event:
-        if not isinstance(event, bytes):
-            return event
-        seq, number, at, node_id, payload = marshal.loads(event)
-        return Event(seq, _TYPES[number], self._run_id, at, node_id, payload)
+    def __iter__(self) -> Iterator[Event]:
+        return self._between(0, len(self))
+
+    def _between(self, start: int, stop: int) -> Iterator[Event]:
+        pack = bisect_right(self._starts, start) - 1
+        while start < min(stop, self._packed):
+            place = self._starts[pack]
+            for event in self._unpacked(self._packs[pack], place + 1)[start - place : stop - place]:
+                yield event
+                start += 1
+            pack += 1
+        if start < stop:
+            yield from self._recent[start - self._packed : stop - self._packed]
+
+    def _unpacked(self, pack: bytes | Event, seq: int) -> list[Event]:
+        if not isinstance(pack, bytes):
+            return [pack]
+        run_id = self._run_id
+        return [
+            Event(n, _TYPES[number], run_id, at, node_id, payload)
+            for n, (number, at, node_id, payload) in enumerate(marshal.loads(pack), seq)
+        ]

@@ -3,6 +3,8 @@
 import ast
 import contextlib
 import datetime
+import gc
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -292,3 +294,22 @@ def test_values_are_not_changed() -> None:
 def test_parse_is_cached() -> None:
     """The same text is parsed once."""
     assert parse("a > 12345") is parse("a > 12345")
+
+
+def test_an_evaluation_leaves_nothing_to_the_garbage_collector() -> None:
+    """What its names reach is freed when the last reference goes: a loop of a diagram evaluates its condition at every turn."""
+
+    class Names(dict[str, object]):
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        for expression in ("x >= 10", "[y for y in [1, 2] if y < x]", "unknown is None"):
+            names = Names(x=3)
+            left = weakref.ref(names)
+            evaluate(expression, names)
+            del names
+            assert left() is None, expression
+    finally:
+        gc.enable()

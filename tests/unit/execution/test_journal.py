@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from dipeo_nb import cli
-from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.common.aio import DONE, uncancelled
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType as T
@@ -431,6 +431,31 @@ class Slow(InMemoryRunStore):
         await asyncio.sleep(0.001)
         await super().append(events)
         await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(("store", "at_once"), [(InMemoryRunStore, True), (Slow, False)])
+def test_a_commit_is_done_at_once_when_nobody_has_to_be_waited_for(store: Callable[[], RunStore], at_once: bool):
+    """Stored and shown when `commit` returns; else when what it returns was awaited, and the next commit has its turn behind it."""
+    shown: list[int] = []
+
+    async def go() -> None:
+        async with Runtime(Settings(), llm=scripted(), store=store()) as runtime:
+            services = runtime.services
+            await services.store.initialize()
+            services.bus.subscribe(lambda event: shown.append(event.seq))
+            execution = runtime.execution(Prepared.own(CHAIN, services))
+            note, commit = execution.journal.note, execution.journal.commit
+            note(T.EXECUTION_STARTED, None, {"diagram": "d"})
+            first = commit()
+            assert (first is DONE) == at_once
+            assert len(await services.store.events(execution.run_id)) == execution.state.events == at_once
+            note(T.NODE_STARTED, "s", {"label": "s", "node_type": "start", "run": 1, "inputs": {}})
+            await asyncio.gather(first, commit())
+            assert execution.state.events == 2
+            await services.bus.drain()
+
+    run_sync(go())
+    assert shown == [1, 2]
 
 
 def test_stops_at_any_moment_of_a_commit_in_memory():
