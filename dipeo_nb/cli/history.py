@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dipeo_nb.execution import metrics as measuring
     from dipeo_nb.execution import nested as nested_runs
     from dipeo_nb.execution import run_diff as comparing
+    from dipeo_nb.execution import run_file as run_files
     from dipeo_nb.execution.state import blobs
     from dipeo_nb.runtime import Runtime, lookup
 else:  # listing runs needs none
@@ -44,6 +45,7 @@ else:  # listing runs needs none
     comparing = lazy.module("dipeo_nb.execution.run_diff")
     measuring = lazy.module("dipeo_nb.execution.metrics")
     nested_runs = lazy.module("dipeo_nb.execution.nested")
+    run_files = lazy.module("dipeo_nb.execution.run_file")
     questions = lazy.module("dipeo_nb.execution.asked")
     blobs = lazy.module("dipeo_nb.execution.state.blobs")
     lookup = lazy.module("dipeo_nb.runtime.lookup")
@@ -267,21 +269,25 @@ def export(
             "--out",
             "-o",
             metavar="FILE",
-            help="FILE.jsonl: its events, a line each; FILE.json: its report. Default: the report on stdout.",
+            help="FILE.html: a page to look at it, offline; FILE.jsonl: its events, a line each; FILE.json: its report. Default: the report on stdout.",
         ),
     ] = None,
     base_dir: BaseDir = None,
 ) -> int:
     """Write a recorded run to a file, or its report to stdout."""
     kind = Path(out).suffix.lower() if out is not None else ".json"
-    if kind not in (".jsonl", ".json"):
-        raise ValidationError(f"A run is not written as '{kind}'.", hint="Use -o FILE.jsonl or -o FILE.json.")
+    if kind not in (".html", ".jsonl", ".json"):
+        raise ValidationError(f"A run is not written as '{kind}'.", hint="Use -o FILE.html, -o FILE.jsonl or -o FILE.json.")
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         if out is not None and kind == ".jsonl":
             run_id = run_sync(runtime.summary(run_id)).run_id
             with replacing(Path(out)) as file:
                 line = blobs.LineWriter(lambda text: file.write(f"{text}\n".encode()))
                 run_sync(_read(runtime, run_id, line.write))
+            return ExitCode.DONE
+        if out is not None and kind == ".html":
+            page = run_files.html(run_sync(_logs(runtime, run_id)))
+            write_atomic(Path(out), page.encode())
             return ExitCode.DONE
         report = json_text(run_sync(_state(runtime, run_id)).report(), indent=2)
     if out is None:
@@ -294,6 +300,11 @@ def export(
 async def _state(runtime: Runtime, run_id: str) -> RunState:
     row = await runtime.summary(run_id)
     return await recorded_state(runtime.services.store, row.run_id)
+
+
+async def _logs(runtime: Runtime, run_id: str) -> list[run_files.Log]:
+    row = await runtime.summary(run_id)
+    return await run_files.recorded(runtime.services.store, row.run_id)
 
 
 async def _read(runtime: Runtime, run_id: str, *take: Callable[[Event], object]) -> None:

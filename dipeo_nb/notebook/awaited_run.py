@@ -15,6 +15,7 @@ from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import LoopThread, run_on_loop, run_sync
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import UserError
+from dipeo_nb.execution import run_file
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
@@ -194,6 +195,12 @@ class AwaitedRun(RunFacts, Generic[R]):
     def _catch_up(self) -> None:
         if self._finished.is_set() and self._recorded is None:  # else the journal applies what comes
             run_sync(read_run(self._runtime.services.store, self.id, self._state.apply, after=self._state.events))
+
+    def _logs(self) -> list[run_file.Log]:
+        own = (self.state, list(self.events))
+        return (
+            [own] if self._recorded is not None else [own, *run_sync(run_file.sub_runs(self._runtime.services.store, own[0]))]
+        )
 
     def _read(self, take: Callable[[Event], object]) -> None:
         async def read() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import json_text
@@ -16,6 +19,7 @@ from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import UnknownNodeError
+from dipeo_nb.execution import run_file
 from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.execution.options import checked_text
 from dipeo_nb.execution.run_state import RunState
@@ -51,6 +55,10 @@ class RunFacts(ABC):
     @abstractmethod
     def _read(self, take: Callable[[Event], object]) -> None:
         """Give each event so far to *take*, without holding the others."""
+
+    @abstractmethod
+    def _logs(self) -> list[run_file.Log]:
+        """The run and its events, and behind it those of its sub-diagrams."""
 
     @property
     @abstractmethod
@@ -162,6 +170,16 @@ class RunFacts(ABC):
             MissingDependencyError: pandas is not installed; `nodes` has the same rows without it.
         """
         return self.nodes.to_dataframe()
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the run, as far as it has come, to *path* as one HTML file: the view with its drawing, timeline and log, which
+        opens offline in a browser. It needs no kernel, holds all texts of the run (without known secrets) and loads nothing.
+
+        Opened as `run.html#120`, it shows the moment of event 120.
+        """
+        file = Path(path)
+        write_atomic(file, run_file.html(self._logs()).encode())
+        return file
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,

@@ -23,6 +23,7 @@ from dipeo_nb.errors import (
     TrustError,
     UserError,
 )
+from dipeo_nb.execution import run_file, run_page
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter, Unanswered
 from dipeo_nb.execution.nested import check_answers
@@ -66,6 +67,8 @@ class RunServer:
             web.Route("/runs", self._guarded(self._runs), methods=["GET"]),
             web.Route("/runs", self._guarded(self._start), methods=["POST"]),
             web.Route("/runs/{run_id}", self._guarded(self._run), methods=["GET"]),
+            web.Route("/runs/{run_id}/page", self._page, methods=["GET"]),
+            web.Route("/runs/{run_id}/head", self._guarded(self._head), methods=["GET"]),
             web.Route("/runs/{run_id}/events", self._guarded(self._events), methods=["GET"]),
             web.Route("/runs/{run_id}/stop", self._guarded(self._stop), methods=["POST"]),
             web.Route("/runs/{run_id}/signal", self._guarded(self._signal), methods=["POST"]),
@@ -207,6 +210,23 @@ class RunServer:
     async def _run(self, request: Any) -> Any:
         state = await self._runs_here.state(request.path_params["run_id"])
         return web.Response(json_text(state.report()), media_type="application/json")
+
+    async def _page(self, request: Any) -> Any:
+        # The same for every run, and so without a token: what it shows it asks for with the one in its address.
+        return web.HTMLResponse(await asyncio.to_thread(run_page.document, "serve.js", title="Run", connects=True))
+
+    async def _head(self, request: Any) -> Any:
+        """What the page of a run is given besides its events."""
+        run_id = await self._known(request)
+        state = await self._runs_here.state(run_id)
+        live = not state.finished and str(state.status) in (Status.PENDING, Status.RUNNING)
+        diagram = await asyncio.to_thread(run_file.diagram_of, state)
+        can = ["stop", "answer"] if self._runs_here.get(run_id) is not None else ["answer"] if live else []
+        head = await asyncio.to_thread(
+            run_page.head_of, run_id, diagram, name=state.diagram, model=state.model, live=live, can=can
+        )
+        head["now"] = max(0.0, self.runtime.services.clock.now() - (state.started_at or 0.0)) if live else state.duration_s
+        return web.Response(json_text(head), media_type="application/json")
 
     async def _stop(self, request: Any) -> Any:
         execution = await self._here(request)

@@ -11,13 +11,13 @@ try:
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
     from starlette.requests import ClientDisconnect
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
     _missing = error
 
 __all__ = [
-    "CORSMiddleware", "ClientDisconnect", "EventSourceResponse", "JSONResponse", "Middleware", "Response", "Route", "Starlette",
+    "CORSMiddleware", "ClientDisconnect", "EventSourceResponse", "HTMLResponse", "JSONResponse", "Middleware", "Response", "Route", "Starlette",
     "check_installed",
 ]  # fmt: skip
 

@@ -358,6 +358,8 @@ def test_short_ids_name_runs_in_every_command(call: Call) -> None:
     assert call("explain", short).code == 0
     assert call("diff", short, f"exec_{short}").code == 0
     assert call("export", short, "-o", "out.json").code == 0
+    assert call("export", short, "-o", "out.html").code == 0
+    assert Path("out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert call("runs", "--parent", short, "--json").json == {"runs": []}
     for refused in (("resume", short), ("answer", short, "x"), ("runs", "--parent", "nope"), ("replay", "nope")):
         done = call(*refused)

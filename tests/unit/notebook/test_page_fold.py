@@ -136,6 +136,23 @@ def test_the_time_in_which_a_run_lay_cut_off_does_not_count(tmp_path: Path) -> N
     assert run_module(script, rows, tmp_path) == [[0, 1, 1, 2.5], turns, 3, 3, "running"]
 
 
+def test_a_note_does_not_make_a_run_longer(tmp_path: Path) -> None:
+    rows = [
+        [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+        [2, "execution_completed", 103.0, None, {"status": "completed", "total_duration_ms": 3000.0}],
+        [3, "run_note", 90_000.0, None, {"first": 1, "last": 2, "text": "Too short."}],
+        [4, "execution_started", 95_000.0, None, {"resumed": 2}],
+        [5, "execution_completed", 95_001.0, None, {"status": "completed", "total_duration_ms": 4000.0}],
+    ]
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      const log = new Recording();
+      log.push(rows);
+      return [log.times, log.stateAt(3).notes[0].text, log.stateAt(3).status, log.stateAt(5).notes.length];
+    }};"""
+    assert run_module(script, rows, tmp_path) == [[0, 3, 3, 3, 4], "Too short.", "completed", 1]
+
+
 def test_a_run_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
     rows = [
         [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],

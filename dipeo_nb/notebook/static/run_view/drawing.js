@@ -26,10 +26,11 @@ export function drawing(view) {
   let svg = null, natural = { x: 0, y: 0, w: 1, h: 1 }, box = { x: 0, y: 0, k: 1 }, auto = true, followed = null, mapped = "";
 
   function load() {
-    const parsed = new DOMParser().parseFromString(view.head.svg, "image/svg+xml").documentElement;
+    // Without the attribute for pages that have no style sheet of ours: the policy of our own pages refuses such.
+    const parsed = new DOMParser().parseFromString(view.head.svg.replace(/^(<svg[^>]*?) style="[^"]*"/, "$1"), "image/svg+xml").documentElement;
     if (parsed.localName !== "svg") { stage.append(h("p", { class: "dp-none" }, "There is no drawing of this run.")); return; }
     svg = document.importNode(parsed, true);
-    for (const name of ["style", "width", "height"]) svg.removeAttribute(name);
+    for (const name of ["width", "height"]) svg.removeAttribute(name);
     svg.querySelector("title")?.remove();
     for (const g of svg.querySelectorAll("[data-node]")) {
       const [left, top] = (/translate\(([\d.-]+) ([\d.-]+)\)/.exec(g.getAttribute("transform") ?? "") ?? [0, 0, 0]).slice(1).map(Number), outline = g.querySelector(".dp-box");

@@ -337,6 +337,7 @@ const TAKEN = {
     const t = s.nodes.has(asked) ? fold.turn(fold.node(asked)) : null;
     if (t) fold.unwait(t, at);
   },
+  run_note(fold, s, [seq, , when], p) { fold.part(s, "notes").push({ ...p, at: when, seq }); },
   execution_completed(fold, s, row, p, at) { ends(fold, s, p, at, p.status ?? "completed"); },
   execution_error(fold, s, row, p, at) {
     s.error = p.error ?? null;

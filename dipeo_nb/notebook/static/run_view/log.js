@@ -3,9 +3,9 @@ import { count, h, line, mark, put, seconds, textOf, tokens, unmarked, word } fr
 
 const EVENTS = {
   execution_started: "run starts", execution_completed: "run done", execution_error: "run ends", node_waiting: "waits", node_started: "starts", node_completed: "done", node_error: "fails",
-  node_output: "output", execution_log: "log", interactive_prompt: "asks", interactive_response: "answer", note: "note",
+  node_output: "output", execution_log: "log", interactive_prompt: "asks", interactive_response: "answer", run_note: "note",
 };
-const KINDS = [["", "all events"], ["node_", "nodes"], ["node_output", "outputs"], ["error", "failures"], ["interactive", "questions"], ["execution_log", "log lines"], ["note", "notes"]];
+const KINDS = [["", "all events"], ["node_", "nodes"], ["node_output", "outputs"], ["error", "failures"], ["interactive", "questions"], ["execution_log", "log lines"], ["run_note", "notes"]];
 const SAID_AT_ONCE = 5, SAID_KEPT = 40;
 const ROW = 24; // pixels; only rows in sight are elements
 
@@ -34,7 +34,7 @@ export function said([, type, , id, p], label) {
     case "execution_log": return `${id === null ? "" : `${who}: `}${line(textOf(p.message), 200)}`;
     case "interactive_prompt": return `${who} asks: ${line(unmarked(textOf(p.prompt)), 200)}`;
     case "interactive_response": return `${who} has the answer: ${line(textOf(p.answer), 200)}`;
-    case "note": return `Note: ${line(textOf(p.text), 200)}`;
+    case "run_note": return `Note: ${line(textOf(p.text), 200)}`;
     default: return `${who} ${type.replaceAll("_", " ")}`;
   }
 }

@@ -21,7 +21,7 @@ const TICK_MS = 100; // between two draws when only the clock goes on
 /** @typedef {{run_id: string, name: string, model: string|null, svg: string, nodes: Object<string, {label: string, type: string, person: string|null, prompt: string|null}>,
  *   ids: Object<string, string>, budget: number|null, live: boolean, theme: "light"|"dark"|null, can: string[]}} Head
  *   `ids`: id in the drawing → id of the node; `can`: what `host` takes, which may change. */
-/** @typedef {{push(rows: import("./fold.js").Row[]): void, now(seconds: number): void, gone(): void, ended(): void, dispose(): void}} RunView */
+/** @typedef {{push(rows: import("./fold.js").Row[]): void, now(seconds: number): void, gone(): void, ended(): void, seek(seq: number): void, dispose(): void}} RunView */
 
 let made = 0;
 
@@ -45,7 +45,7 @@ export function createRunView(root, { head, host, outer }) {
   const source = (s, id) => (s.source?.nodes && Object.hasOwn(s.source.nodes, id) ? s.source.nodes[id] : null);
 
   const view = {
-    head, quiet: "", editing: null,
+    head, quiet: "", editing: null, trouble: "",
     can: (what) => (what === "open" ? Boolean(host.child) : head.can.includes(what)),
     send: (message) => host.send(message),
     unique: (name) => `dp-${number}-${name}`,
@@ -89,7 +89,15 @@ export function createRunView(root, { head, host, outer }) {
     tab: (name) => parts.panel.show(name),
     edit(id) { view.editing = id; if (id !== null) { chosen = true; parts.panel.show("prompt"); } schedule(); },
     async open(id) {
-      const child = await host.child(id);
+      let child;
+      try {
+        child = await host.child(id);
+        view.trouble = "";
+      } catch (error) {
+        view.trouble = error.message;
+        schedule();
+        return;
+      }
       if (inner || !el.isConnected) return;
       el.hidden = true;
       inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: `${view.label(state(), selected)}`, close() { inner?.dispose(); inner = null; el.hidden = false; schedule(); parts.drawing.focus(); } } });
@@ -190,6 +198,7 @@ export function createRunView(root, { head, host, outer }) {
       log.over = true;
       schedule();
     },
+    seek: (seq) => view.seek(seq),
     dispose() {
       inner?.dispose();
       cancelAnimationFrame(frame);

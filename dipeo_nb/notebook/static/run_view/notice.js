@@ -6,12 +6,13 @@ export function notice(view) {
   let shown = "";
 
   function update({ s, newest, gone, past }) {
-    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past}`;
+    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past} ${view.trouble}`;
     if (shown === key) return;
     shown = key;
     const resume = h("code", {}, `dp.resume("${view.head.run_id}")`);
     let said = null;
-    if (lost) said = [h("b", {}, "The kernel is gone."), " This is the last that arrived. ", resume, " goes on from here."];
+    if (view.trouble) said = [h("b", {}, "That did not work."), " ", view.trouble];
+    else if (lost) said = [h("b", {}, "The kernel is gone."), " This is the last that arrived. ", resume, " goes on from here."];
     else if (s.status === "failed" && s.error) {
       const at = [...s.labels].find(([, label]) => label === s.error.node)?.[0];
       said = [h("b", {}, s.error.node ? `${s.error.node} failed.` : "The run failed."), " ", textOf(s.error.message), " ", at !== undefined && h("button", { type: "button", class: "dp-link", onclick: () => view.select(at) }, "Show")];

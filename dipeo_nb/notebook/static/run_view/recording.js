@@ -15,6 +15,7 @@ export class Recording {
   /** Whether nothing more will come: a run that has not ended then was cut off. */
   over = false;
   #dead = 0;
+  #last = 0; // seconds since the epoch of the last row at which the run was at work
   #newest = new Fold();
   #kept = [emptyState()]; // after 0, EVERY, 2·EVERY … rows
   #cursor = { at: 0, fold: new Fold() };
@@ -42,9 +43,11 @@ export class Recording {
   }
 
   #add(row) {
-    const before = this.rows.at(-1), p = row[4];
-    if (before && row[1] === "execution_started" && p && "resumed" in p) this.#dead += Math.max(0, row[2] - before[2]);
-    const time = before ? Math.max(this.end, row[2] - this.rows[0][2] - this.#dead) : 0;
+    const resumed = row[1] === "execution_started" && this.count > 0;
+    if (resumed) this.#dead += Math.max(0, row[2] - this.#last);
+    // A note may come days after the end.
+    const still = !resumed && this.#newest.state.ended !== null, time = still ? this.end : Math.max(this.end, row[2] - (this.rows[0] ?? row)[2] - this.#dead);
+    if (!still) this.#last = row[2];
     this.rows.push(row);
     this.times.push(time);
     this.#newest.take(row, time);

@@ -1,6 +1,6 @@
 // Lanes of what each node did when. The same surface is the track of the cursor.
 import { look } from "./fold.js";
-import { h, line, mark, put, seconds, word } from "./words.js";
+import { h, line, mark, put, seconds, textOf, word } from "./words.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
@@ -29,7 +29,7 @@ export function timeline(view) {
   const over = h("div", { class: "dp-over" }, flags, cursor);
   const el = h("div", { class: "dp-timeline", role: "group", "aria-label": "Timeline" }, scroller, ticks, over);
   const rows = new Map();
-  let wide = 1, scale = "", noted = null, lastSelected = null;
+  let wide = 1, scale = "", noted = null, scaled = 0, lastSelected = null;
 
   const seek = (e) => { const b = over.getBoundingClientRect(); view.seekTime(((e.clientX - b.left) / Math.max(1, b.width)) * wide); };
   el.addEventListener("pointerdown", (e) => {
@@ -48,7 +48,7 @@ export function timeline(view) {
     e.stopPropagation();
   });
 
-  function update({ s, newest, t, end, selected, past, live }) {
+  function update({ s, newest, t, end, selected, past, live, log }) {
     wide = spanOf(end, newest.ended !== null || !live);
     const share = (x) => `${Math.min(100, (x / wide) * 100).toFixed(3)}%`;
     for (const id of newest.nodes.keys()) {
@@ -87,9 +87,12 @@ export function timeline(view) {
       for (let i = 0; i * step <= wide * 0.96; i++) marks.push(h("span", { style: `left:${share(i * step)}` }, i === 0 ? "0" : axis(i * step)));
       ticks.replaceChildren(...marks);
     }
-    if (noted !== newest.notes) {
-      noted = newest.notes;
-      flags.replaceChildren(...noted.map((n) => h("button", { type: "button", class: "dp-flag", style: `left:${share(n.start)};width:${share(Math.max(0, n.end - n.start))}`, "aria-label": `Note: ${line(n.text)}`, title: n.text, onclick: () => view.seek(n.to) })));
+    if (noted !== newest.notes || scaled !== wide) {
+      [noted, scaled] = [newest.notes, wide];
+      flags.replaceChildren(...noted.map((n) => {
+        const [from, to] = [n.first, n.last].map((seq) => log.times[Math.max(0, log.positionOf(seq) - 1)] ?? 0), text = textOf(n.text);
+        return h("button", { type: "button", class: "dp-flag", style: `left:${share(from)};width:${share(to - from)}`, "aria-label": `Note: ${line(text)}`, title: text, onclick: () => view.seek(n.last) });
+      }));
     }
     over.style.setProperty("--at", share(t));
     over.style.setProperty("--head", share(end));

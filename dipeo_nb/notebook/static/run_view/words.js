@@ -14,7 +14,8 @@ export function h(tag, props, ...children) {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value == null || value === false) continue;
-    if (name.startsWith("on")) el.addEventListener(name.slice(2), value);
+    if (name === "style") el.style.cssText = value; // an attribute would need more of the page's policy
+    else if (name.startsWith("on")) el.addEventListener(name.slice(2), value);
     else el.setAttribute(name, value === true ? "" : String(value));
   }
   el.append(...children.flat(Infinity).filter((c) => c != null && c !== false));

@@ -1,0 +1,108 @@
+"""The run view outside notebooks: a file opened from disk with the network off, and the page of `dipeo-nb serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
+
+from playwright.sync_api import Browser, Page, expect
+
+from dipeo_nb.execution import run_file
+from dipeo_nb.execution.run_state import RunState
+from tests.support.golden_logs import logs
+from tests.support.run_view import golden, statuses
+from tests.support.served import Served
+
+pytestmark = pytest.mark.browser
+ASKS = """
+version: light
+metadata: {name: Asks}
+nodes:
+- {label: Start, type: start}
+- {label: Name, type: user_response, prompt: "Who **are** you?", timeout: 600}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Name}
+- {from: Name, to: End}
+"""
+
+
+@pytest.fixture
+def offline(chrome: Browser) -> Iterator[Page]:
+    """A page without a network; whatever the page's policy refuses fails the test."""
+    context = chrome.new_context(offline=True, viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(error.message))
+    opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def test_a_file_from_disk_with_the_network_off(offline: Page, tmp_path: Path, shots: Path) -> None:
+    """Its timeline moves, an address names a moment, and nothing is asked of anybody."""
+    events = golden("debate.light.yaml")
+    file = tmp_path / "run.html"
+    file.write_text(run_file.html([(RunState.fold(events), events)]), encoding="utf-8")
+    asked: list[str] = []
+    offline.on("request", lambda request: asked.append(request.url))
+    offline.goto(file.as_uri())
+    expect(offline.locator(".dp-pill")).to_have_text("done")
+    offline.screenshot(path=shots / "run-file.png")
+    offline.locator(".dp-cursor").focus()
+    for _ in range(3):
+        offline.keyboard.press("PageDown")
+    seq = len(events) - 30
+    expect(offline.locator(".dp-seq")).to_have_text(f"event {seq} of {len(events)}")
+    assert statuses(offline) == {node: str(n.status) for node, n in RunState.fold(events[:seq]).nodes.items()}
+    offline.evaluate("location.hash = '#20'")
+    expect(offline.locator(".dp-seq")).to_have_text(f"event 20 of {len(events)}")
+    offline.keyboard.press("e")
+    offline.locator(".dp-what").first.click()
+    expect(offline.locator(".dp-payload")).to_be_visible()
+    assert asked == [file.as_uri()]
+
+
+def test_a_sub_diagram_opens_in_place(offline: Page, tmp_path: Path) -> None:
+    batch = [(RunState.fold(events), events) for name, events in logs() if name == "sub_diagrams.light.yaml"]
+    outer, child = next(
+        (o, c) for o in batch for c in batch if any(c[1][0].payload.get("parent") and n.children for n in o[0].nodes.values())
+    )
+    node_id, node = next((i, n) for i, n in outer[0].nodes.items() if n.children)
+    child[0].run_id = node.children[0]
+    file = tmp_path / "run.html"
+    file.write_text(run_file.html([outer, child]), encoding="utf-8")
+    offline.goto(file.as_uri())
+    offline.locator(f"[data-node='{node_id}']").dblclick()
+    expect(offline.locator(".dp-crumb b")).to_have_text(child[0].diagram)
+    offline.keyboard.press("Tab")
+    offline.locator(".dp-crumb button").click()
+    expect(offline.locator(".dp-crumb")).to_have_count(0)
+    expect(offline.locator(".dp-run:visible")).to_have_count(1)
+
+
+def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
+    """It follows a run, takes the answer to its question and shows the end; the token does not stay in the address."""
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    served = Served(tmp_path, "--port", "0")
+    try:
+        run_id = served.start(diagram="asks")
+        page.goto(f"http://127.0.0.1:{served.port}/runs/{run_id}/page?token={served.token}")
+        expect(page.locator(".dp-asked strong")).to_have_text("are")
+        assert served.token not in page.url
+        page.screenshot(path=shots / "run-served.png")
+        page.reload()
+        page.locator(".dp-question input").fill("Ada")
+        page.keyboard.press("Enter")
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        expect(page.locator(".dp-question")).to_be_hidden()
+        assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
+        page.goto(f"http://127.0.0.1:{served.port}/runs/exec_none/page?token={served.token}")
+        expect(page.get_by_role("alert")).to_contain_text("There is no run 'exec_none'.")
+    finally:
+        served.close()

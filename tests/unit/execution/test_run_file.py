@@ -1,0 +1,127 @@
+"""A run as one HTML file: what is in it, how large it is, and what it may do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import dipeo_nb as dp
+from dipeo_nb.common.redaction import redactor
+from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_file
+from dipeo_nb.execution.run_state import RunState
+
+HOSTILE = "</script><script>alert(1)</script><!-- \u2028 \u2029 ]]> &amp; \ud800"
+OUTER = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: Inner, type: sub_diagram, diagram_name: inner}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Inner}
+- {from: Inner, to: End}
+"""
+INNER = """
+version: light
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: Say, type: person_job, person: Ada, default_prompt: "Hello."}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Say}
+- {from: Say, to: End}
+"""
+
+
+def data_of(page: str) -> Any:
+    """The runs in a file."""
+    packed = re.search(r'id="data">([A-Za-z0-9+/=]*)</script>', page)
+    assert packed
+    return json.loads(zlib.decompress(base64.b64decode(packed[1])))
+
+
+def log(*outputs: dict[str, Any], label: str = "A") -> run_file.Log:
+    """A run of one node."""
+    events = [
+        Event(1, EventType.EXECUTION_STARTED, "exec_1", 1.0, None, {"labels": {"a": label}, "diagram": label, "variables": {}})
+    ]
+    events.append(
+        Event(
+            2, EventType.NODE_STARTED, "exec_1", 1.0, "a", {"run": 1, "inputs": {}, "label": label, "node_type": "person_job"}
+        )
+    )
+    events += [Event(n, EventType.NODE_OUTPUT, "exec_1", 1.0 + n / 100, "a", one) for n, one in enumerate(outputs, 3)]
+    return RunState.fold(events), events
+
+
+def test_what_a_text_says_ends_no_script() -> None:
+    """Of a model, and of a label: nothing in the file but its own tags, and the texts come out as they were."""
+    page = run_file.html([log({"kind": "text", "text": HOSTILE, "run": 1}, label=HOSTILE)])
+    assert re.findall(r"<(/?script|main|noscript|style)", page) == [
+        "style",
+        "main",
+        "noscript",
+        "script",
+        "/script",
+        "script",
+        "/script",
+    ]
+    assert "\u2028" not in re.sub(r"<noscript>.*</noscript>", "", page, flags=re.DOTALL)
+    assert "alert(1)</script>" not in page
+    [run] = data_of(page)
+    assert run["events"][2][4]["text"] == HOSTILE
+
+
+def test_its_policy_lets_only_its_own_script_run() -> None:
+    page = run_file.html([log()])
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy[1]
+    assert re.findall(r"\b(?:src|href)=[\"']?https?:", page) == []
+
+
+def test_ten_thousand_events_are_no_more_than_a_megabyte_and_a_half() -> None:
+    pieces = [{"kind": "text", "text": f" word{n * 7919 % 10_007}", "is_partial": True, "run": 1} for n in range(10_000)]
+    page = run_file.html([log(*pieces)])
+    assert len(page.encode()) < 1_500_000
+    assert len(data_of(page)[0]["events"]) == 10_002
+
+
+def test_texts_that_are_too_long_are_cut_until_it_fits() -> None:
+    noise = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=400_000))
+    page = run_file.html(
+        [log(*({"kind": "stdout", "text": noise[n:] + noise[:n], "run": 1} for n in range(0, 400_000, 40_000)))]
+    )
+    assert len(page.encode()) < 1_600_000
+    assert data_of(page)[0]["events"][2][4]["text"]["$cut"] == 400_000
+
+
+def test_a_run_is_written_with_its_sub_diagrams(tmp_path: Path) -> None:
+    (tmp_path / "inner.light.yaml").write_text(INNER)
+    (tmp_path / "outer.light.yaml").write_text(OUTER)
+    with dp.Session(tmp_path) as session:
+        run = session.start("outer.light.yaml", model="echo")
+        run.result()
+        written = run.to_html(tmp_path / "run.html")
+        opened = session.open_run(run.id).to_html(tmp_path / "again.html")
+    runs = data_of(written.read_text(encoding="utf-8"))
+    assert [one["head"]["name"] for one in runs] == ["outer", "inner"]
+    assert runs[1]["head"]["run_id"] == next(e[4]["data"]["run_id"] for e in runs[0]["events"] if e[4].get("kind") == "run")
+    assert "Hello." in json.dumps(runs[1]["events"])
+    assert opened.read_bytes() == written.read_bytes()
+
+
+def test_secrets_stay_out() -> None:
+    redactor.add("sk-very-secret-0123456789")
+    page = run_file.html([log({"kind": "text", "text": "the key is sk-very-secret-0123456789", "run": 1})])
+    assert "very-secret" not in page + json.dumps(data_of(page))
