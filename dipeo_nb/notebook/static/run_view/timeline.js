@@ -4,7 +4,7 @@ import { h, line, mark, put, seconds, textOf, word } from "./words.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
-const PIECES = 400; // shown of one lane; more would not be told apart
+const CLOSE = 1 / 180; // of the axis: shorter pieces that are nearer to each other than that become one
 
 /** What the axis spans: all of a run that is over; else it grows in steps, so that it does not move all the time. */
 const spanOf = (end, over) => (over ? Math.max(end, 0.05) : STEPS.find((x) => x > end * 1.05) ?? end * 1.2);
@@ -21,6 +21,17 @@ function parts(turn, end) {
   if (turn.status === "failed") found.push(["fail", stop, stop]);
   return found;
 }
+/** What would not be told apart becomes one. */
+function joined(pieces, wide) {
+  const found = [];
+  for (const piece of pieces) {
+    const [kind, from, to] = piece, last = found.at(-1), plain = kind === "think" || kind === "work";
+    if (last?.[4] && plain && to - from < wide * CLOSE && from - last[2] < wide * CLOSE) { last[2] = Math.max(last[2], to); last[0] = "work"; last[5] += 1; }
+    else found.push([...piece, plain && to - from < wide * CLOSE, 1]);
+  }
+  return found;
+}
+
 const NAMES = { think: "before the first word", work: "at work", cached: "taken from a record", retry: "waits to try again", queue: "waits for a place", wait: "waits for a person", tool: "calls a tool", fail: "failed" };
 
 export function timeline(view) {
@@ -68,10 +79,9 @@ export function timeline(view) {
       const key = `${wide} ${n.turns.length} ${open ? end.toFixed(1) : ""} ${last ? `${last.end} ${last.first} ${last.retries.length} ${last.waits.length} ${last.calls.length} ${last.meta.saved_usd}` : ""}`;
       if (r.key === key) continue;
       r.key = key;
-      const many = n.turns.length > PIECES, pieces = n.turns.slice(-PIECES).flatMap((turn) => parts(turn, end).map(([kind, from, to]) => [kind, from, to, turn]));
-      if (many) pieces.unshift(["work", n.turns[0].start, n.turns.at(-PIECES).start, n.turns[0]]);
+      const pieces = n.turns.flatMap((turn) => parts(turn, end).map(([kind, from, to]) => [kind, from, to, turn]));
       if (n.waiting !== null && last?.end !== null) pieces.push(["queue", n.waiting, end, { run: n.runs + 1 }]);
-      r.track.replaceChildren(...pieces.map(([kind, from, to, turn]) => h("i", { class: `dp-seg dp-seg-${kind}`, style: `left:${share(from)};width:${share(to - from)}`, title: `${view.label(newest, id)}, run ${turn.run}: ${NAMES[kind]}, ${seconds(to - from)}` })),
+      r.track.replaceChildren(...joined(pieces, wide).map(([kind, from, to, turn, , times]) => h("i", { class: `dp-seg dp-seg-${kind}`, style: `left:${share(from)};width:${share(to - from)}`, title: times > 2 ? `${view.label(newest, id)}: several runs` : `${view.label(newest, id)}, run ${turn.run}: ${NAMES[kind]}, ${seconds(to - from)}` })),
         ...(last?.end === null && newest.status === "running" ? [h("i", { class: "dp-seg dp-seg-now", style: `left:${share(last.start)};width:${share(end - last.start)}` })] : []));
     }
     if (lastSelected !== selected && rows.has(selected)) {
