@@ -80,7 +80,7 @@ def document(entry: str, *, title: str, inside: str = "", connects: bool = False
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="dipeo_nb">'
         f"<title>{escape(clean(title, 120)) or 'Run'}</title><style>{looks}</style></head>\n"
-        f'<body><main id="run"></main>{inside}\n<script type="module">{code}</script></body></html>\n'
+        f'<body><main id="run"><h1 class="dp-sr">{escape(clean(title, 120)) or "Run"}</h1></main>{inside}\n<script type="module">{code}</script></body></html>\n'
     )
 
 

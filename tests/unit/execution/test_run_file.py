@@ -66,9 +66,10 @@ def log(*outputs: dict[str, Any], label: str = "A") -> run_file.Log:
 def test_what_a_text_says_ends_no_script() -> None:
     """Of a model, and of a label: nothing in the file but its own tags, and the texts come out as they were."""
     page = run_file.html([log({"kind": "text", "text": HOSTILE, "run": 1}, label=HOSTILE)])
-    assert re.findall(r"<(/?script|main|noscript|style)", page) == [
+    assert re.findall(r"<(/?script|main|h1|noscript|style)", page) == [
         "style",
         "main",
+        "h1",
         "noscript",
         "script",
         "/script",

@@ -37,9 +37,11 @@ export function drawing(view) {
       const [w, tall] = sizeOf(outline), id = view.idOf(g.dataset.node), sub = g.querySelector(".dp-sub"), badge = g.querySelector(".dp-badge");
       g.querySelector("title")?.remove(); // it would be read twice, and hide what the panel says
       for (const text of g.querySelectorAll(".dp-label, .dp-sub")) text.setAttribute("x", TEXT_X);
+      const seen = [...g.querySelectorAll(".dp-label")].map((text) => text.textContent).join(" ");
+      for (const text of [...g.querySelectorAll(".dp-label")].slice(1)) text.textContent = ` ${text.textContent}`; // parts of a name for those who hear it
       g.querySelector(".dp-icon")?.setAttribute("transform", g.querySelector(".dp-icon").getAttribute("transform").replace(/\([\d.]+/, `(${TEXT_X - 24}`));
       for (const [status, d] of Object.entries(GLYPHS)) badge?.append(shape("path", { class: `dp-glyph dp-g-${status}`, d }));
-      nodes.set(id, { g, sub, plain: sub?.textContent ?? "", runs: g.querySelector(".dp-runs text"), spoken: "", counted: -1, from: new Set(), x: left, y: top, w, h: tall });
+      nodes.set(id, { g, seen, sub, plain: sub?.textContent ?? "", runs: g.querySelector(".dp-runs text"), spoken: "", counted: -1, from: new Set(), x: left, y: top, w, h: tall });
     }
     for (const g of svg.querySelectorAll("[data-arrow]")) arrows.push({ g, from: view.idOf(g.dataset.source), to: view.idOf(g.dataset.target) });
     stage.append(svg);
@@ -206,11 +208,12 @@ export function drawing(view) {
       mark(n.g, "data-selected", id === selected);
       mark(n.g, "aria-pressed", String(id === selected));
       mark(n.g, "data-many", runs > 1);
-      if (n.runs) put(n.runs, runs > 1 ? `×${runs}` : "");
+      if (n.runs) put(n.runs, runs > 1 ? ` ×${runs}` : "");
       const said = liveLine(view, s, id, t, status) || n.plain;
-      if (n.sub) put(n.sub, said);
+      if (n.sub) put(n.sub, said && ` ${said}`);
       // What is seen stands first, as those need who speak to their computer; a name is not rewritten under the cursor of a screen reader.
-      const spoken = `${view.label(s, id)} ${said}${runs > 1 ? `, ${count(runs, "run")}` : ""}, ${word(status)}`;
+      const whole = view.label(s, id), more = whole === n.seen ? "" : `, ${whole}`;
+      const spoken = `${n.seen}${said && ` ${said}`}${runs > 1 ? ` ×${runs}` : ""}${more}, ${word(status)}`;
       if (n.spoken !== spoken && !(n.g === document.activeElement && n.status === status)) { n.spoken = spoken; mark(n.g, "aria-label", spoken); }
       n.status = status;
       if (n.counted !== runs) {
