@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.diagram import labels
 from dipeo_nb.diagram.drawing_shapes import (
+    DIFFERENCE_GLYPHS,
     GLYPH_UNKNOWN,
     GLYPHS,
     ICON_UNKNOWN,
@@ -186,7 +187,9 @@ class _Brush:
             runs = look.runs if look else 0
         else:
             assert look is not None
-            glyphs = f'<path class="{p}glyph" d="{GLYPHS.get(look.status, GLYPH_UNKNOWN)}"/>'
+            glyphs = (
+                f'<path class="{p}glyph" d="{GLYPHS.get(look.status) or DIFFERENCE_GLYPHS.get(look.status, GLYPH_UNKNOWN)}"/>'
+            )
             runs = look.runs
         badge = f'<g class="{p}badge" transform="translate({fmt(x)} 0)"><circle r="9.5"/>{glyphs}</g>'
         if not runs and not self.live:

@@ -40,6 +40,13 @@ STATUS_LOOKS: dict[str, StatusLook] = {
     Status.INTERRUPTED: StatusLook("!", "interrupted"),
 }
 """Status value → glyph and word; shown with the colour, never colour alone."""
+DIFFERENCE_LOOKS: dict[str, StatusLook] = {
+    "same": StatusLook("=", "same"),
+    "changed": StatusLook("≠", "changed"),
+    "new": StatusLook("+", "new"),
+    "gone": StatusLook("−", "gone"),
+}
+"""What a node of one run is to that of another one."""
 
 
 class NodeLook(NamedTuple):
@@ -55,7 +62,7 @@ class NodeLook(NamedTuple):
 
 def status_look(status: str) -> StatusLook:
     """Glyph and word of a status; an unknown status shows its own name."""
-    return STATUS_LOOKS.get(status) or StatusLook("?", clean(status, 40))
+    return STATUS_LOOKS.get(status) or DIFFERENCE_LOOKS.get(status) or StatusLook("?", clean(status, 40))
 
 
 # ------------------------------------------------------------------------------------------------------- text

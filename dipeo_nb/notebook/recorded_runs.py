@@ -20,7 +20,7 @@ from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook.differences import Differences
+from dipeo_nb.notebook.differences import Differences, SideBySide
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.stretch import Range, Stretch
@@ -155,16 +155,23 @@ class RecordedRuns(ABC):
         opened.note(where, text)
 
     @checked_call
-    def diff(self, before: Run | RunResult | RunSummary | str, after: Run | RunResult | RunSummary | str) -> Differences:
-        """Compare two runs: the model, the inputs, the diagram (nodes, persons, arrows), and what every node did.
+    def diff(
+        self,
+        before: Run | RunResult | RunSummary | str,
+        after: Run | RunResult | RunSummary | str,
+        *more: Run | RunResult | RunSummary | str,
+    ) -> Differences | SideBySide:
+        """Compare two runs: the model, the inputs, the diagram (nodes, persons, arrows), and what every node did, as one drawing
+        and word by word. More than two are a table with a column for each.
 
         Args:
-            before, after: ids, unambiguous prefixes of them, or runs.
+            before, after, more: ids, unambiguous prefixes of them, or runs.
 
         Raises:
             UserError: no such run.
         """
-        return Differences(compare(*(self._state(run) for run in (before, after))))
+        old, new, *others = (self._state(run) for run in (before, after, *more))
+        return SideBySide([old, new, *others]) if others else Differences(compare(old, new), (old, new))
 
     def _state(self, run: Run | RunResult | RunSummary | str) -> RunState:
         if isinstance(run, (Run, RunResult)):

@@ -99,8 +99,8 @@ def short_html(state: RunState) -> str:
     return f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}</section>"
 
 
-def difference(diff: RunDiff) -> str:
-    """Two runs compared: the numbers, the inputs that differ, and the nodes that differ, with the words that changed."""
+def difference(diff: RunDiff, drawing: str = "") -> str:
+    """Two runs compared: *drawing* (HTML), the numbers, the inputs that differ, and the nodes that differ, with the words that changed."""
     head = ("", *(Titled(run.removeprefix("exec_")[:8], run) for run in diff.runs))
     costs = [cost_in_words(*one) for one in zip(diff.cost_usd, diff.tokens, strict=True)]
     numbers = table(
@@ -113,7 +113,7 @@ def difference(diff: RunDiff) -> str:
             ("cost", *costs),
         ],
     )
-    parts = [numbers]
+    parts = [drawing, numbers]
     if diff.inputs:
         parts.append(table(("input", "before", "after"), diff.inputs))
     if diff.persons:
@@ -148,11 +148,13 @@ def _node_difference(node: NodeDiff) -> str:
     output = f"<p><em>output</em>: {_words(*given)}</p>" if given[0] != given[1] else ""
     status = " → ".join(dict.fromkeys(str(s) for s in node.status if s is not None))
     tokens = f", {node.tokens[0]:,} → {node.tokens[1]:,} tokens" if any(node.tokens) else ""
+    costs = [cost_in_words(*one) for one in zip(node.cost_usd, node.tokens, strict=True)]
+    spent = f", {' → '.join(dict.fromkeys(costs))}" if any(node.tokens) else ""
     models = [clean(model, 60) for model in node.model if model is not None]
     answered = f", answered by {escape(' → '.join(models))}" if len(dict.fromkeys(models)) == 2 else ""
     return (
         f"<details open><summary><strong>{escape(clean(node.label, 80))}</strong>: {node.change}, {status}, "
-        f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s{tokens}{answered}</summary>{fields}{output}</details>"
+        f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s{tokens}{spent}{answered}</summary>{fields}{output}</details>"
     )
 
 
