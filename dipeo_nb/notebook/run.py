@@ -460,7 +460,7 @@ class Run(AwaitedRun["RunResult"]):
     @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """The static form of the run, as it is now."""
-        return static_view.bundle(self.state, self._diagram)
+        return static_view.bundle(self.state, self._diagram, when=self.timeline)
 
     @displayed
     def __repr__(self) -> str:

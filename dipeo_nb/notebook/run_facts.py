@@ -27,8 +27,11 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.stretch import Notes, Range, Stretch, bounds
 from dipeo_nb.notebook.tables import Events, Outputs, Table
+from dipeo_nb.notebook.timeline import Timeline, TimelineReader
 from dipeo_nb.notebook.transcript import Transcript
 
+TIMELINE_EVENTS = 20_000
+"""Events of a run that are read for its timeline, at most."""
 _NODE_KINDS = {"node": str, "status": str, "runs": int, "seconds": float, "tokens": int, "cost_usd": float}
 
 
@@ -158,6 +161,15 @@ class RunFacts(ABC):
     def __getitem__(self, where: Any) -> Stretch:
         """A stretch of the run: `run[120:340]` has the events from number 120 up to, and without, 340."""
         return Stretch(self, *bounds(where))
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """When its nodes worked and waited; None for a run that is too long to be read for a picture."""
+        if self._state.events > TIMELINE_EVENTS:
+            return None
+        reader = TimelineReader()
+        self._read(reader.take)
+        return reader.result()
 
     def explain(self) -> RunExplanation:
         """Explain what happened, in words and a table, from the event log; no model is called."""

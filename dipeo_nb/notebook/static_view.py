@@ -15,7 +15,7 @@ from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure
-from dipeo_nb.diagram.labels import NodeLook, clean, status_look
+from dipeo_nb.diagram.labels import NodeLook, clean
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.diagram.text_tree import text_tree
@@ -25,9 +25,14 @@ from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.notebook.node_details import NodeDetails
+from dipeo_nb.notebook.timeline import Timeline, timeline_svg
 
-PNG_PIXELS = 6_000_000
-"""Pixels of the picture in a cell at most: it is for what shows no HTML, and every run saves one."""
+PNG_PIXELS = (1_000_000, 250_000)
+"""Pixels of the picture in a cell at most: it is for what shows no HTML, and every run saves one; the second number counts when the
+picture would take more than `PNG_BYTES` otherwise."""
+PNG_BYTES = 36_000
+"""Bytes of it at most; a larger one is left out."""
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
 DIFF_LIMIT = 10_000
@@ -56,21 +61,29 @@ def diagram_of(state: RunState) -> DomainDiagram | None:
     return load(dict(state.source), format="native").model if state.source else None
 
 
-def bundle(state: RunState, diagram: DomainDiagram | None = None, *, png: bool = True) -> dict[str, str]:
-    """text/html, image/png (when *png*) and text/plain of a run."""
+def bundle(
+    state: RunState, diagram: DomainDiagram | None = None, *, png: bool = True, when: Timeline | None = None
+) -> dict[str, str]:
+    """text/html, image/png (when *png*) and text/plain of a run.
+
+    Args:
+        when: its timeline, where it is known.
+    """
     diagram = diagram or diagram_of(state)
     status = looks(state)
-    data = {"text/html": html(state, diagram), "text/plain": plain(state, diagram)}
+    data = {"text/html": html(state, diagram, when), "text/plain": plain(state, diagram)}
     if png and diagram is not None:
         svg = draw(diagram, status=status, theme="light", title=state.diagram)
         try:
-            data["image/png"] = base64.b64encode(svg_to_png(svg, pixels=PNG_PIXELS)).decode()
+            pictures = (svg_to_png(svg, pixels=pixels) for pixels in PNG_PIXELS)
+            if picture := next((one for one in pictures if len(one) <= PNG_BYTES), None):
+                data["image/png"] = base64.b64encode(picture).decode()
         except NodeExecutionError as error:  # the process that draws is gone; the HTML has the same drawing
             logger(__name__).warning("A run is shown without its picture: %s", error.message)
     return data
 
 
-def html(state: RunState, diagram: DomainDiagram | None) -> str:
+def html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None = None) -> str:
     """Semantic HTML that stays readable without styles and scripts."""
     parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
@@ -78,17 +91,16 @@ def html(state: RunState, diagram: DomainDiagram | None) -> str:
         svg = draw(diagram, status=shown, title=title, layout=layout)
         whole = overview(diagram, layout, status=shown, title=title)
         parts.append(figure(svg, alt=f"Diagram {title}", overview=whole))
+    if when is not None and (picture := timeline_svg(when, state.diagram)):
+        parts.append(figure(picture, alt=f"Timeline of {state.diagram}"))
     if state.error is not None:
         parts.append(failure(state.error))
     if state.outputs:
         parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), state.outputs.items()))
-    rows = [_row(state.label(i), node) for i, node in in_order(state)]
-    head = ("node", "status", "runs", "seconds", "tokens", "last output")
-    if rows:
-        parts.append(f"<details><summary>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
-    if state.conversation:
-        said = conversation_table(state.conversation)
-        parts.append(f"<details><summary>Conversation ({len(state.conversation)} messages)</summary>{said}</details>")
+    parts.append(NodeDetails(state, in_order(state)).html())
+    if state.notes:
+        noted = ((f"{note['first']} to {note['last']}", note["text"]) for note in state.notes)
+        parts.append(table(("events", "note"), noted))
     parts.append(f"<p><small>run {escape(state.run_id)}</small></p></section>")
     return "".join(parts)
 
@@ -303,18 +315,6 @@ def in_order(state: RunState) -> list[tuple[str, NodeState]]:
 def _note(node: NodeState) -> str:
     total = node.usage.total
     return "" if total is None else f"{total:,} tokens"
-
-
-def _row(label: str, node: NodeState) -> tuple[Any, ...]:
-    tokens = node.usage.total
-    return (
-        clean(label, 120),
-        status_look(str(node.status)).word,
-        node.runs,
-        Figure(f"{node.duration_s:.2f}"),
-        None if tokens is None else Figure(f"{tokens:,}"),
-        node.output,
-    )
 
 
 def _td(cell: str, style: str) -> str:

@@ -1,0 +1,28 @@
+"""Markdown of a model as HTML for an output that nobody trusts: its HTML is text, images are links, only links of pages and mail work."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from markdown_it import MarkdownIt
+
+from dipeo_nb.common.text import inert
+
+_PRE = re.compile(r"(<pre>[\s\S]*?</pre>)")
+_HEADING = re.compile(r"<(/?)h[1-6]>")
+
+
+@cache
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"]).disable("image")
+    parser.validateLink = lambda url: url.lower().startswith(("https://", "http://", "mailto:"))  # type: ignore[method-assign]
+    return parser
+
+
+def markdown_html(text: str) -> str:
+    """The text as HTML on one line: in a Markdown cell, an empty line would end the HTML. Headings do not disturb the page's outline."""
+    made = _parser().render(inert(text))
+    parts = _PRE.split(made)
+    lines = (part.replace("\n", "&#10;" if part.startswith("<pre>") else " ") for part in parts)
+    return _HEADING.sub(lambda m: f"<{m[1]}h5>", "".join(lines)).strip()
