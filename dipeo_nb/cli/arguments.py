@@ -101,6 +101,35 @@ def _json_kind(value: object) -> str:
     return kinds.get(type(value), type(value).__name__)
 
 
+def parse_pairs(given: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` pairs. Raises ValidationError."""
+    pairs: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValidationError(f"'{text:.80}' is not NAME=VALUE.", hint="Write e.g. channel=C123.")
+        pairs[name] = value
+    return pairs
+
+
+def set_providers(integrations: Any, given: Sequence[str]) -> None:
+    """Set variables of providers: `PROVIDER.NAME=VALUE`, for what runs in this process.
+
+    Raises:
+        ValidationError: it is not of that form.
+        ConfigurationError: the provider has no such variable.
+    """
+    for name, value in parse_pairs(given).items():
+        provider, dot, variable = name.rpartition(".")
+        if not dot or not provider:
+            raise ValidationError(
+                f"--set '{name:.80}={value:.80}' names no provider.", hint="Write PROVIDER.NAME=VALUE, e.g. notes.site=acme."
+            )
+        if not hasattr(integrations, "configure"):
+            raise ValidationError("There are no providers here.", hint="Leave --set out.")
+        integrations.configure(provider, **{variable: value})
+
+
 def parse_answers(given: Sequence[str], plan: Plan, base_dir: Path) -> dict[str, list[str]]:
     """`NODE=TEXT` pairs by node, also of sub-diagrams; labels may hold `=`, so the longest name that fits wins."""
     answers: dict[str, list[str]] = {}

@@ -51,6 +51,12 @@ Allowing = Annotated[
         help="Allow a diagram from elsewhere just this: read=data/*.csv, write=out/, net=api.x.org, code …",
     ),
 ]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PROVIDER.NAME=VALUE", help="A variable of a provider of web services, such as site or base_url."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 RunId = Annotated[
     str,

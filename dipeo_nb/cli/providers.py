@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dipeo_nb.cli.arguments import settings_for
+from dipeo_nb.cli.arguments import parse_pairs, settings_for
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
 from dipeo_nb.cli.options import AsJson, BaseDir
@@ -114,8 +114,8 @@ def providers_call(
             f"'{operation:.80}' is not an operation.", hint=f"Write NAME.OPERATION; see dipeo-nb providers show {provider}."
         )
     if variables:
-        service.configure(provider, **_pairs(variables))
-    given = _typed(service, provider, name, _pairs(parameters or []))
+        service.configure(provider, **parse_pairs(variables))
+    given = _typed(service, provider, name, parse_pairs(parameters or []))
     if dry_run:
         print(visible_json(json_text(service.preview(provider, name, given), indent=2)))
         return ExitCode.DONE
@@ -136,7 +136,7 @@ def providers_authorize(name: Name, variables: Variables = None, base_dir: BaseD
     service = _service(base_dir)
     provider, _ = _split(service, name)
     if variables:
-        service.configure(provider, **_pairs(variables))
+        service.configure(provider, **parse_pairs(variables))
     found = service.manifest_provider(provider)
     if found.manifest.auth.kind != "oauth2_code":
         raise ValidationError(
@@ -182,16 +182,6 @@ def _split(service: IntegratedApiService, name: str) -> tuple[str, str | None]:
             return service.add(from_home(file).resolve()), rest
     provider, _, operation = name.partition(".")
     return provider, operation or None
-
-
-def _pairs(given: list[str]) -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ValidationError(f"'{text:.80}' is not NAME=VALUE.", hint="Write e.g. channel=C123.")
-        pairs[name] = value
-    return pairs
 
 
 def _typed(service: IntegratedApiService, provider: str, operation: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dipeo_nb.cli.arguments import (
     parse_inputs,
     parse_inputs_file,
     parse_permissions,
+    set_providers,
     settings_for,
 )
 from dipeo_nb.cli.consent import with_consent
@@ -36,6 +37,7 @@ from dipeo_nb.cli.options import (
     Model,
     NoQuestions,
     Pin,
+    Providers,
     RunId,
     Trusting,
 )
@@ -95,6 +97,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     format_: Format = None,
     no_interactive: NoQuestions = False,
+    providers: Providers = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Show every effect that a run would have, and the keys it lacks; nothing is done.")
     ] = False,
@@ -118,6 +121,7 @@ def run(
             quiet,
             format_,
             not no_interactive,
+            providers or (),
         )
         if dry:
             return show_dry_run(order, as_json)
@@ -144,6 +148,7 @@ def resume(
     pin: Pin = None,
     allow: Allowing = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    providers: Providers = None,
     diagram: Annotated[
         str | None,
         typer.Option("--diagram", metavar="FILE", help="The diagram that ran, when it held a credential and has moved since."),
@@ -154,6 +159,7 @@ def resume(
     --input is for inputs that held secrets, which are not recorded.
     """
     with Runtime(settings_for(base_dir)) as runtime:
+        set_providers(runtime.services.integrations, providers or ())
         feed: Feed = queue.SimpleQueue()
         found = run_sync(runtime.summary(run_id)).run_id
         document = None if diagram is None else load_diagram(diagram, None, runtime.settings)
@@ -222,11 +228,19 @@ class RunRequest:
     format: str | None = None
     questions: bool = True
     """Whether the user may be asked."""
+    providers: Sequence[str] = ()
+    """Variables of providers: `PROVIDER.NAME=VALUE`."""
+
+    def runtime(self) -> Runtime:
+        """A runtime with these settings. Raises as `set_providers`."""
+        runtime = Runtime(self.settings)
+        set_providers(runtime.services.integrations, self.providers)
+        return runtime
 
 
 def run_request(order: RunRequest) -> RunState:
     """Load, check and run a diagram, show progress, and return the final state. Raises UserError when nothing was run."""
-    runtime = Runtime(order.settings)
+    runtime = order.runtime()
     document = load_diagram(order.file, order.format, order.settings)
     prepared = _prepare(runtime, document, order)
     plan = prepared.plan
@@ -254,7 +268,7 @@ def run_request(order: RunRequest) -> RunState:
 def show_dry_run(order: RunRequest, as_json: bool) -> int:
     """Print what a run would do; exit code 1 when it lacks a key. Raises UserError when the diagram cannot run."""
     dry_runs: Any = importlib.import_module("dipeo_nb.runtime.dry_run")
-    runtime = Runtime(order.settings)
+    runtime = order.runtime()
     plan = runtime.compile(load_diagram(order.file, order.format, order.settings))
     answers = parse_answers(order.answers, plan, order.settings.base_dir)
     found = run_sync(dry_runs.dry_run(runtime, plan, variables=order.variables, model=order.model, answers=answers))

@@ -449,7 +449,7 @@ class RedactingFactory:
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record = self.make(*args, **kwargs)
-        if record.name.partition(".")[0] in _tops:
+        if (record.name or "").partition(".")[0] in _tops:  # `logging.makeLogRecord({})` names no logger
             _FILTER.filter(record)
         return record
 

@@ -184,13 +184,11 @@ class Registry:
     def _of(self, path: Path, source: str) -> Found:
         try:
             changed = path.stat().st_mtime_ns
-            if (known := self._read.get(path)) is not None and known[0] == changed:
-                return known[1]
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise ManifestError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8.", path=str(path)) from None
         except OSError as error:
             raise failed("read", str(path), error) from error
+        if (known := self._read.get(path)) is not None and known[0] == changed:
+            return known[1]
+        text = _text(path)
         found = Found(_manifest(text, path, path.name if source == "package" else str(path)), path, source)
         if source == "package":
             assert found.manifest.name == path.stem
@@ -202,6 +200,20 @@ class Registry:
             )
         self._read[path] = (changed, found)
         return found
+
+
+def _text(path: Path) -> str:
+    """The text of a manifest or document. Raises ManifestError or StorageError when it cannot be read."""
+    try:
+        if path.stat().st_size > 4 * MAX_DOCUMENT:
+            raise ManifestError(
+                f"{path} is larger than {MAX_DOCUMENT:,} characters.", hint="Give a smaller document.", path=str(path)
+            )
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8.", path=str(path)) from None
+    except OSError as error:
+        raise failed("read", str(path), error) from error
 
 
 def _manifest(text: str, path: Path, shown: str) -> Manifest:
@@ -224,7 +236,12 @@ def _manifest(text: str, path: Path, shown: str) -> Manifest:
             hint="Put it next to the manifest.",
             path=shown,
         )
-    below, _ = parsed(file.read_text(encoding="utf-8"), str(file))
+    document = _text(file)
+    if len(document) > MAX_DOCUMENT:
+        raise ManifestError(
+            f"{file} has more than {MAX_DOCUMENT:,} characters.", hint="Give a smaller document.", path=str(file)
+        )
+    below, _ = parsed(document, str(file))
     if not openapi.is_document(below):
         raise ManifestError(f"{file} is not an OpenAPI document.", hint="Give one of version 3.", path=str(file))
     made = openapi.manifest_data(below, str(file), name_of(path))

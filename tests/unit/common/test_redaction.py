@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipeo_nb.common.redaction import HIDDEN, Redactor, logger, redactor, scrubbed
+from dipeo_nb.common.redaction import HIDDEN, RedactingFactory, Redactor, logger, redactor, scrubbed
 from dipeo_nb.config import get_settings
 from dipeo_nb.errors import DipeoError, StorageError, UnknownNodeError
 from dipeo_nb.mixins import LoggingMixin
@@ -241,3 +241,13 @@ def test_a_hint_given_later_is_shown_and_kept(kind: type[DipeoError]):
     again = pickle.loads(pickle.dumps(error))
     assert str(error) == str(again) == "It is not there. Look elsewhere."
     assert type(again) is kind
+
+
+def test_records_that_name_no_logger_are_made():
+    """`logging.makeLogRecord`, as handlers of the standard library call it, works while the logs of libraries are redacted."""
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(RedactingFactory(logging.LogRecord))
+    try:
+        assert logging.makeLogRecord({"msg": "x"}).getMessage() == "x"
+    finally:
+        logging.setLogRecordFactory(before)

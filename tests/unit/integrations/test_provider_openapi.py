@@ -125,6 +125,28 @@ def test_a_manifest_over_a_document(tmp_path: Path):
         Registry().read(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"\xff\xfe\x00", "not UTF-8"), (b"{", "store.json"), (b"[1]", "not an OpenAPI document"), (b"", "store.json"),
+     (b"\x00", "store.json")],
+)  # fmt: skip
+def test_a_document_that_cannot_be_read(tmp_path: Path, content: bytes, words: str):
+    """A document below a manifest: one error, with its name; also one that is too large, or a folder."""
+    (tmp_path / "store.json").write_bytes(content)
+    (tmp_path / "pets.yaml").write_text("openapi: store.json\nname: pets\n")
+    with pytest.raises(ManifestError, match=words) as caught:
+        Registry().read(tmp_path / "pets.yaml")
+    assert caught.value.hint
+
+
+def test_a_document_that_is_too_large(tmp_path: Path):
+    with (tmp_path / "store.json").open("wb") as file:
+        file.truncate(300_000_000)  # no content, only a size
+    (tmp_path / "pets.yaml").write_text("openapi: store.json\nname: pets\n")
+    with pytest.raises(ManifestError, match="is larger than"):
+        Registry().read(tmp_path / "pets.yaml")
+
+
 AUTHS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"type": "http", "scheme": "bearer"}, {"kind": "bearer"}),
     ({"type": "http", "scheme": "Basic"}, {"kind": "basic"}),

@@ -361,3 +361,22 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["providers", "show", "slack", *there]) == 0
     assert main(["providers", "call", "slack.send_message", "chanel=C1", *there]) == 2
     assert "Did you mean 'channel'" in capsys.readouterr().err
+
+
+def test_a_run_takes_variables_of_providers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`dipeo-nb run --set slack.base_url=…`; a name that is none is refused before anything runs."""
+    file = tmp_path / "d.light.yaml"
+    file.write_text(json.dumps(diagram(provider="slack", operation="send_message", config={"channel": "C1", "text": "hi"})))
+    fake = FakeSlack()
+    with serving(fake) as server:
+        run = ["run", str(file), "--base-dir", str(tmp_path), "--quiet"]
+        assert main([*run, "--set", f"slack.base_url={server.url}"]) == 0
+        assert [message["text"] for message in fake.messages] == ["hi"]
+        for wrong, words in (
+            ("slack.base_ur=x", "no variable 'base_ur'"),
+            ("base_url=x", "names no provider"),
+            ("slack", "not NAME=VALUE"),
+        ):
+            assert main([*run, "--set", wrong]) == 2
+            assert words in capsys.readouterr().err
+    assert len(fake.messages) == 1
