@@ -45,6 +45,8 @@ ANYWHERE = "**"
 """Any file below the base directory."""
 DEFAULT_MODEL_USE = "the default model"
 """The model of a person that names none."""
+STREAM_OPERATIONS = ("start_stream", "append_stream", "stop_stream")
+"""Operations of a provider to which answers can be streamed."""
 ANY_DIAGRAM = "a diagram that is chosen or made while it runs"
 
 
@@ -305,6 +307,14 @@ def _of_tools(node: PlanNode, plan: Plan) -> Iterator[Use]:
             yield Use("function", f"the tool '{given.get('name') or kind}'", label, _one_line(given))
 
 
+def _of_stream(node: PlanNode, plan: Plan) -> Iterator[Use]:
+    target = cast(PersonJobNode, node.spec).stream_to
+    for operation in STREAM_OPERATIONS if target else ():
+        yield Use(
+            "service", f"{target.get('provider')}.{operation}", node.label, f"with the answer, to {_one_line(dict(target))}"
+        )
+
+
 def _of_code(node: PlanNode, plan: Plan) -> Iterator[Use]:
     spec = cast(CodeJobNode, node.spec)
     if spec.code:
@@ -440,7 +450,7 @@ _BY_FIELD: dict[tuple[str, str], _Rule] = {
 """(node type, field with an `effect`) → the uses of it and of the fields that go with it."""
 _BY_TYPE: dict[str, tuple[_Rule, ...]] = {
     "start": (_of_start,),
-    "person_job": (_of_person, _of_tools),
+    "person_job": (_of_person, _of_tools, _of_stream),
     "condition": (_of_decision,),
     "integrated_api": (_of_operation,),
 }

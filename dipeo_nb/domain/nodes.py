@@ -189,6 +189,7 @@ class PersonJobNode(NodeSpec):
     )
     batch_parallel: bool = spec(True, doc="Several items at a time")
     max_concurrent: int = spec(10, minimum=1, doc="Items at a time")
+    stream_to: Mapping[str, Any] = spec({}, template=True, doc="Thread that gets the answer as it comes: {provider: slack, channel: …, thread_ts: …}")
     temperature: float | None = spec(None, minimum=0, maximum=2, doc="Overrides the person's")
     max_tokens: int | None = spec(None, minimum=1, doc="Limit of the answer in tokens; overrides the person's")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
@@ -332,8 +332,14 @@ class NodeContext:
         else:
             self.log("WARNING", words)
 
-    async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
-        """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget."""
+    async def complete(
+        self, request: LLMRequest, *, show: bool = True, hear: Callable[[str | None], None] | None = None
+    ) -> LLMResponse:
+        """Call a model, showing its text as it comes; usage and cost are charged to this node and the run's budget.
+
+        Args:
+            hear: takes the pieces of the answer; None when it begins again.
+        """
         response: LLMResponse | None = None
         request = replace(request, budget=self.execution.options.budget, meter=(meter := Meter()))
         self._meta["person"] = request.context.get("person")
@@ -344,6 +350,8 @@ class NodeContext:
                     response = event.response
                 else:
                     self._report(event, show)
+                    if hear is not None and event.kind in ("text", "stream_restarted"):
+                        hear(event.text if event.kind == "text" else None)
         except LLMError as error:
             if error.usage is not None:  # it was paid for
                 self.charge(LLMResponse("", error.provider or "", error.model or "", error.usage, cost_usd=error.cost_usd))

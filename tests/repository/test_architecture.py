@@ -161,7 +161,7 @@ def test_handlers_import_no_effects() -> None:
 
 SERVICES = {
     "api_job": {"http"}, "children": {"bus", "files", "store"}, "code_job": {"files"}, "condition": set(), "db": {"db", "files"}, "diff_patch": {"files"}, "endpoint": {"files"},
-    "hook": {"files", "http"}, "integrated_api": {"integrations"}, "ir_builder": {"files", "ir"}, "json_schema_validator": {"db"}, "person_job": set(),
+    "hook": {"files", "http"}, "integrated_api": {"integrations"}, "ir_builder": {"files", "ir"}, "json_schema_validator": {"db"}, "person_job": {"integrations"},
     "start": set(), "sub_diagram": set(), "template_job": {"clock", "files"}, "typescript_ast": {"files", "typescript"},
     "user_response": set(),
 }  # fmt: skip

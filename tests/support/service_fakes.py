@@ -17,6 +17,8 @@ class FakeSlack:
         self.messages: list[dict[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
         self.shared: list[dict[str, Any]] = []
+        self.streams: dict[str, dict[str, Any]] = {}
+        """Messages that grow: their pieces, and whether they have ended."""
         self.channels = [{"id": f"C{n}", "name": f"channel-{n}"} for n in range(250)]
         self.hold: threading.Event | None = None
         self.kept = threading.Event()
@@ -48,6 +50,24 @@ class FakeSlack:
             self.hold.wait(20)
             return Reply(cut=True)
         return Reply({"ok": True, "channel": given["channel"], "ts": message["ts"], "message": message})
+
+    def chat_startStream(self, given: dict[str, Any], asked: Asked) -> Reply:
+        if not given.get("thread_ts"):
+            return Reply({"ok": False, "error": "invalid_thread_ts"})
+        ts = f"{2000 + len(self.streams)}.0001"
+        self.streams[ts] = {**given, "pieces": [], "ended": False}
+        return Reply({"ok": True, "channel": given["channel"], "ts": ts})
+
+    def chat_appendStream(self, given: dict[str, Any], asked: Asked) -> Reply:
+        stream = self.streams.get(given["ts"])
+        if stream is None or stream["ended"]:
+            return Reply({"ok": False, "error": "message_not_in_streaming_state"})
+        stream["pieces"].append(given["markdown_text"])
+        return Reply({"ok": True, "channel": given["channel"], "ts": given["ts"]})
+
+    def chat_stopStream(self, given: dict[str, Any], asked: Asked) -> Reply:
+        self.streams[given["ts"]]["ended"] = True
+        return Reply({"ok": True, "channel": given["channel"], "ts": given["ts"]})
 
     def conversations_history(self, given: dict[str, Any], asked: Asked) -> Reply:
         found = [m for m in self.messages if m["channel"] == given["channel"]]

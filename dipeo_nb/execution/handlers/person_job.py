@@ -15,13 +15,32 @@ from dipeo_nb.domain.chat import ChatMessage, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import ExecutionPhase
 from dipeo_nb.domain.nodes import FUNCTION_TOOLS, PersonJobNode, provider_tool
-from dipeo_nb.errors import LLMError, NodeExecutionError, TemplateError
+from dipeo_nb.domain.plan import PlanNode
+from dipeo_nb.domain.ports import Services
+from dipeo_nb.errors import DipeoError, LLMError, NodeExecutionError, TemplateError
 from dipeo_nb.execution import batches, conversation
+from dipeo_nb.execution.answer_stream import sent_on
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.provider_tools import provider_tools
 from dipeo_nb.execution.record import count
 from dipeo_nb.execution.sent_prompts import show_prompt
+
+
+def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
+    """Why a node cannot run here: its answer cannot be sent to where `stream_to` says."""
+    target = cast(PersonJobNode, node.spec).stream_to
+    check = getattr(services.integrations, "check_node", None)  # a port of the user's own need not have it
+    provider = str(target.get("provider") or "")
+    if not target or check is None or "{{" in provider:
+        return None
+    try:
+        check(provider, "start_stream", {name: value for name, value in target.items() if name != "provider"})
+        for operation in ("append_stream", "stop_stream"):
+            check(provider, operation, {})
+    except DipeoError as error:
+        return f"{node.label}: `stream_to`: {error.message}", error.hint or "Correct it."
+    return None
 
 
 async def run(context: NodeContext) -> Output:
@@ -50,17 +69,19 @@ async def _answer(
     # The compiler has read a text_format_file into text_format.
     shape = response_model(spec.text_format) if spec.text_format else None
     show_prompt(context, person, prompt, recalled.facts, template=template, names=names, index=index)
-    response = await context.complete(
-        person.asked(
-            messages,
-            temperature=_first(spec.temperature, person.llm.temperature),
-            max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
-            response_format=shape,
-            tools=(*tools(spec.tools), *await provider_tools(context, spec.tools)),
-            phase=ExecutionPhase.DIRECT_EXECUTION,
-            context={"person": person.label, "node": context.node.label, "run": context.run},
+    async with sent_on(context, spec) as hear:
+        response = await context.complete(
+            person.asked(
+                messages,
+                temperature=_first(spec.temperature, person.llm.temperature),
+                max_tokens=_first(spec.max_tokens, person.llm.max_tokens),
+                response_format=shape,
+                tools=(*tools(spec.tools), *await provider_tools(context, spec.tools)),
+                phase=ExecutionPhase.DIRECT_EXECUTION,
+                context={"person": person.label, "node": context.node.label, "run": context.run},
+            ),
+            hear=hear,
         )
-    )
     if response.tool_calls:
         _unanswered(context, response)
     return _output(context, person, prompt, response, recalled)
