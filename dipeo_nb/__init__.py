@@ -64,6 +64,7 @@ __version__ = "0.1.0"
 MovedModules(
     __name__,
     {
+        "codegen.word_diff": "dipeo_nb.common.word_diff",
         "execution.fold": "dipeo_nb.execution.run_state",
         "execution.run_log": "dipeo_nb.execution.log_capture",
         "execution.memory": "dipeo_nb.execution.conversation",

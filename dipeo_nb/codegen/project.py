@@ -25,9 +25,9 @@ from dipeo_nb.codegen.typescript.extract import COLLECTIONS
 from dipeo_nb.codegen.typescript.grammar import MAX_BYTES
 from dipeo_nb.codegen.typescript.parser import ALL_PATTERNS, parse_batch
 from dipeo_nb.codegen.typescript.shapes import Parsed
-from dipeo_nb.codegen.word_diff import Change, counts, word_diff
 from dipeo_nb.common.root import Root
 from dipeo_nb.common.text import visible
+from dipeo_nb.common.word_diff import Change, counts, word_diff
 from dipeo_nb.errors import StorageError, ValidationError
 
 SUFFIXES = (".ts", ".tsx", ".mts", ".cts")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.common.text import displayed, money
+from dipeo_nb.common.word_diff import word_diff
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.run_state import NodeState, RunState
 
@@ -108,26 +107,10 @@ def compare(before: RunState, after: RunState) -> RunDiff:
 
 def words(before: str, after: str) -> list[tuple[str, str]]:
     """(mark, text) of a word by word difference: ` ` in both, `-` only before, `+` only after."""
-    old, new = _split(before), _split(after)
     found: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found.append((" ", "".join(old[a:b])))
-            continue
-        if b > a:
-            found.append(("-", "".join(old[a:b])))
-        if d > c:
-            found.append(("+", "".join(new[c:d])))
-    return found
-
-
-WORDS = 5000
-"""Words that are compared one by one at most; longer texts are compared line by line."""
-
-
-def _split(text: str) -> list[str]:
-    pieces = re.split(r"(\s+)", text)
-    return [piece for piece in pieces if piece] if len(pieces) <= 2 * WORDS else text.splitlines(keepends=True)
+    for change in word_diff(before, after):
+        found += [(" ", change.old)] if change.kept else [("-", change.old), ("+", change.new)]
+    return [(mark, text) for mark, text in found if text]
 
 
 def _nodes(state: RunState) -> dict[str, NodeState]:

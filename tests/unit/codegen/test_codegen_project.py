@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import dipeo_nb as dp
 from dipeo_nb import cli
-from dipeo_nb.codegen.word_diff import Change, counts, word_diff
+from dipeo_nb.common.word_diff import Change, counts, word_diff
 from dipeo_nb.errors import StorageError, TemplateError, ValidationError
 
 SHIP = "export enum Kind { A = 'a' }\nexport interface Ship { name: string; kind: Kind }\n"
