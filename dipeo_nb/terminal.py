@@ -108,7 +108,7 @@ class Lines(View):
             case EventType.NODE_STARTED if self._again.get(label, 0) < SHOWN_AGAIN:
                 run = cast(NodeStarted, payload).get("run", 1)
                 say(f"  {label} …" if run == 1 else f"  {label} … (run {run})")
-            case EventType.NODE_COMPLETED if payload.get("status") == Status.COMPLETED:
+            case EventType.NODE_COMPLETED if cast(NodeCompleted, payload).get("status") == Status.COMPLETED:
                 completed = cast(NodeCompleted, payload)
                 branch = completed.get("meta", {}).get("branch", "").removeprefix("cond")
                 result = branch or completed.get("output")
@@ -116,7 +116,7 @@ class Lines(View):
             case EventType.NODE_ERROR:
                 error = cast(NodeError, payload).get("error")
                 say(f"  {label} failed: {one_line(error and error.get('message'), 200)}")
-            case EventType.NODE_OUTPUT if payload.get("kind") == "progress":
+            case EventType.NODE_OUTPUT if event.output_kind == "progress":
                 self._show_progress(label, cast(ProgressOutput, payload))
             case EventType.EXECUTION_LOG if payload.get("level") in ("WARNING", "ERROR"):
                 line = cast(ExecutionLog, payload)
@@ -201,7 +201,7 @@ class Live(View):
     def show(self, event: Event) -> None:
         self.state.apply(event)
         node_id = event.node_id or ""
-        if event.type == "node_output" and event.payload.get("kind") == "progress":
+        if event.output_kind == "progress":
             self._progress[node_id] = _progress_text(cast(ProgressOutput, event.payload))
         elif event.type in ("node_completed", "node_error", "node_output"):
             self._progress.pop(node_id, None)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.errors import EventBusError
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain.payloads import ExecutionStarted
 
 EVENT_VERSION = "2.0.0"
 
@@ -33,6 +36,16 @@ class Event(NamedTuple):
     @property
     def priority(self) -> EventPriority:
         return _PRIORITY.get(self.type, EventPriority.NORMAL)
+
+    @property
+    def started(self) -> ExecutionStarted:
+        """The payload of the first event of a run, or of one that resumes it."""
+        return cast("ExecutionStarted", self.payload)
+
+    @property
+    def output_kind(self) -> str | None:
+        """What a `node_output` event is about: `text`, `usage`, `run` …; None for the other types."""
+        return self.payload.get("kind") if self.type is EventType.NODE_OUTPUT else None
 
     def to_wire(self) -> dict[str, Any]:
         """The form clients receive: type, execution_id, node_id, data, timestamp (ISO 8601, UTC), metadata."""

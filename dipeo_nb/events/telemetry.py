@@ -86,7 +86,7 @@ class Telemetry:
                 self._node_started(event)
             case EventType.NODE_COMPLETED | EventType.NODE_ERROR:
                 self._node_ended(event)
-            case EventType.NODE_OUTPUT if event.payload.get("kind") == "run":
+            case EventType.NODE_OUTPUT if event.output_kind == "run":
                 child = cast(RunOutput, event.payload)["data"]["run_id"]
                 self._watched.add(child)
                 self._parents[child] = self._nodes.get(event.run_id, {}).get(event.node_id or "")

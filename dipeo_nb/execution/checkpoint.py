@@ -15,7 +15,7 @@ from zlib import crc32
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.payloads import NodeCompleted, NodeError, NodeOutput
+from dipeo_nb.domain.payloads import InteractivePrompt, NodeCompleted, NodeError, NodeOutput
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
 from dipeo_nb.execution import schedule, schedule_state
@@ -81,7 +81,7 @@ class LogPlaces:
                 self.begun.append(event.seq)
             return
         elif kind is EventType.INTERACTIVE_PROMPT:
-            self.prompts[event.payload["request_id"]] = event.seq
+            self.prompts[cast(InteractivePrompt, event.payload)["request_id"]] = event.seq
         elif kind is EventType.EXECUTION_STARTED:
             self.began, self.failing = event.occurred_at, False
         if self.prompts:

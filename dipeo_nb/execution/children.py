@@ -351,7 +351,7 @@ def _teller(context: NodeContext) -> Any:
         match event.type:
             case EventType.NODE_STARTED:
                 mark = "…"
-            case EventType.NODE_COMPLETED if event.payload.get("status") == Status.COMPLETED:
+            case EventType.NODE_COMPLETED if cast("NodeCompleted", event.payload).get("status") == Status.COMPLETED:
                 mark = "✓"
             case EventType.NODE_ERROR:
                 mark = "✗"

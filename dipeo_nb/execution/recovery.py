@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.payloads import ExecutionStarted, NodeCompleted, NodeError, NodeOutput, NodeStarted
+from dipeo_nb.domain.payloads import ExecutionStarted, InteractivePrompt, NodeCompleted, NodeError, NodeOutput, NodeStarted
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution import checkpoint, schedule
@@ -130,7 +130,7 @@ class Recovering:
             if event.type is EventType.INTERACTIVE_PROMPT:
                 self._asked.take(event)
                 self._places.asked.take(event)
-                self._places.prompts[event.payload["request_id"]] = event.seq
+                self._places.prompts[cast(InteractivePrompt, event.payload)["request_id"]] = event.seq
         self._replaying.continue_with(waiting, self._places.began, last.occurred_at)
         self._first, self._state = first, state
         self._seq, self._at = last.seq, last.occurred_at

@@ -65,7 +65,7 @@ class Replay:
         was_cut_off: bool = False,
     ) -> None:
         self.run_id: str = events[0].run_id
-        self.state: RunState = RunState.fresh(self.run_id, str(events[0].payload.get("diagram", "")), {})
+        self.state: RunState = RunState.fresh(self.run_id, str(events[0].started.get("diagram", "")), {})
         self.error: RunAbortedError | None = None
         self.tail: list[Event] = []
         self._services = services

@@ -58,11 +58,10 @@ async def _recorded(store: RunStore, run_id: str, request_id: str, text: str, *,
     for _ in range(int(TAKEN_S / TAKEN_POLL_S)):
         for event in await store.events(run_id, after=after):
             after = event.seq
-            if event.type is EventType.INTERACTIVE_RESPONSE and event.payload["request_id"] == request_id:
+            response = cast(InteractiveResponse, event.payload)
+            if event.type is EventType.INTERACTIVE_RESPONSE and response["request_id"] == request_id:
                 await store.drop_answer(run_id, request_id)
-                if (recorded := cast(InteractiveResponse, event.payload)["answer"]) != well_formed(
-                    text
-                ) and HIDDEN not in recorded:
+                if (recorded := response["answer"]) != well_formed(text) and HIDDEN not in recorded:
                     raise answered(run_id, request_id)
                 return
         await asyncio.sleep(TAKEN_POLL_S)

@@ -115,7 +115,7 @@ class Gates:
             return gate
         if level is Level.TRUSTED and trust is None:
             found = closure(document, base_dir=self.settings.base_dir, plan=plan)
-            if first.payload["trust"]["digest"] == found.digest:
+            if (stamp := first.started.get("trust")) and stamp["digest"] == found.digest:
                 trust = found.code  # the approval of then holds for the rest of the run
         if level is None and trust is not True and (objects := record.objects):
             raise TrustError(

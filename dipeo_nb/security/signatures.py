@@ -93,5 +93,5 @@ def named_objects(names: Iterable[str]) -> str:
 
 def _counts(event: Event) -> bool:
     if event.type is EventType.NODE_OUTPUT:
-        return event.payload.get("kind") in _KINDS
+        return event.output_kind in _KINDS
     return event.type not in _UNSIGNED

@@ -348,7 +348,7 @@ class Trust:
     def verified(self, first: Event) -> Level | None:
         """Return the level of a recorded run of this user in this base directory by its first event; None if it is not known to be
         this user's."""
-        stamp = first.payload.get("trust")
+        stamp: object = first.started.get("trust")  # as a record from elsewhere has it
         if not isinstance(stamp, Mapping) or stamp.get("base") != str(self.base) or not self.signatures.hold([first]):
             return None
         level = stamp.get("level")

@@ -90,7 +90,7 @@ class InMemoryRunStore(RunStore):
         return True  # nobody else has this object
 
     async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
-        parents = {run_id: log[0].payload.get("parent") for run_id, log in self._runs.items()}
+        parents = {run_id: log[0].started.get("parent") for run_id, log in self._runs.items()}
         going = [
             run_id
             for run_id, log in self._runs.items()
@@ -111,10 +111,10 @@ class InMemoryRunStore(RunStore):
         ended = last.type in FINAL_EVENTS
         return RunSummary(
             first.run_id,
-            first.payload.get("diagram", ""),
+            first.started.get("diagram", ""),
             final_status(last) if ended else Status.RUNNING,
             first.occurred_at,
             last.occurred_at if ended else None,
             log.last.seq,
-            first.payload.get("parent"),
+            first.started.get("parent"),
         )

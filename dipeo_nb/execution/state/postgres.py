@@ -100,8 +100,8 @@ class PostgresRunStore(RunStore):
                 if first.seq == 1:
                     await connection.execute(
                         "INSERT INTO dipeo_runs VALUES (%s, %s, %s, %s, NULL, 0, %s, %s)",
-                        (first.run_id, str(first.payload.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
-                         first.payload.get("parent"), self._owner),
+                        (first.run_id, str(first.started.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
+                         first.started.get("parent"), self._owner),
                     )  # fmt: skip
                 await connection.execute(
                     "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "

@@ -53,7 +53,7 @@ def batch_of(events: Iterable[Event]) -> Batch:
     pack: list[Event] = []
     size = 0
     for event in events:
-        if event.type is EventType.NODE_OUTPUT and event.payload.get("kind") in _STREAMED:
+        if event.output_kind in _STREAMED:
             text = event.payload.get("text")
             if isinstance(text, str) and len(text) < PACK_CHARACTERS:
                 if size > PACK_CHARACTERS:

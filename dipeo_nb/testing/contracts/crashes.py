@@ -152,5 +152,6 @@ class CrashContract(Contract):
 
 def _finished(events: list[Event]) -> set[str]:
     """Labels of the nodes that have completed, by the record."""
-    labels = events[0].payload["labels"]
-    return {labels[event.node_id] for event in events if event.type is EventType.NODE_COMPLETED and event.node_id in labels}
+    labels = events[0].started.get("labels", {})
+    finished = (event.node_id or "" for event in events if event.type is EventType.NODE_COMPLETED)
+    return {labels[node_id] for node_id in finished if node_id in labels}
