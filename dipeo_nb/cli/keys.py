@@ -20,15 +20,16 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
 from dipeo_nb.errors import DipeoError, ValidationError
-from dipeo_nb.llm import providers
 from dipeo_nb.security.environment import variables_of_services
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService, EnvironmentAPIKeyService, checked_name, overview
 from dipeo_nb.terminal import new_console, new_table, safe, say
 
 if TYPE_CHECKING:
+    from dipeo_nb.llm import providers
     from dipeo_nb.llm import service as llm_service
     from dipeo_nb.llm.service import LLMService
 else:  # for `keys test` only
+    providers = lazy.module("dipeo_nb.llm.providers")
     llm_service = lazy.module("dipeo_nb.llm.service")
 
 app: typer.Typer = typer.Typer()

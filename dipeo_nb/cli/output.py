@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from dipeo_nb.common.values import json_text
 from dipeo_nb.terminal import new_console, safe, say
 
@@ -18,6 +16,8 @@ if TYPE_CHECKING:
 
 def print_diagnostics(found: Sequence[Diagnostic]) -> None:
     """Write findings to stderr, errors in red on a terminal."""
+    from rich.text import Text
+
     console = new_console()
     styles = {"error": "red", "warning": "yellow", "info": "dim"}
     for diagnostic in found:

@@ -10,10 +10,14 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    Loader = object  # importlib.abc brings importlib.resources and tempfile along; a loader needs two methods, and no base
 
 
 class MovedModules(Loader):

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.addresses import PORTS, origin
 from dipeo_nb.common.http_environment import usable_environment
 from dipeo_nb.common.redaction import logger, redactor
@@ -31,6 +32,9 @@ if TYPE_CHECKING:  # takes 0.1 s to import; only runs that call a server pay for
     import ssl
 
     import httpx2
+    import stamina
+else:
+    stamina = lazy.module("stamina")
 
 RETRIED = frozenset((429, 500, 502, 503, 504))
 """Answers that are asked for again."""

@@ -7,11 +7,9 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import stamina
-
-from dipeo_nb.common import user_code
+from dipeo_nb.common import lazy, user_code
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.domain.ports import OfferedTool
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ServiceError, ValidationError
@@ -20,6 +18,11 @@ from dipeo_nb.integrations.mcp_client import Ask, McpClients, check_arguments
 from dipeo_nb.integrations.mcp_servers import PREFIX
 from dipeo_nb.integrations.registry import Found, Registry, variables_known
 from dipeo_nb.integrations.requests import arguments
+
+if TYPE_CHECKING:
+    import stamina
+else:
+    stamina = lazy.module("stamina")  # with tenacity a tenth of the start of a command; only what is repeated needs it
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses of HTTP that may be gone the next time."""

@@ -18,10 +18,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import stamina
-
+from dipeo_nb.common import lazy
 from dipeo_nb.common.aio import gather_limited
 from dipeo_nb.common.root import own_root
 from dipeo_nb.config import DEFAULT_MODEL, Settings
@@ -57,6 +56,11 @@ from dipeo_nb.llm.request_defaults import RequestDefaults
 from dipeo_nb.llm.streaming import SPOKEN, collect, incomplete_stream_error, with_notices
 from dipeo_nb.llm.structured import made, prepare_request
 from dipeo_nb.llm.tool_loop import after_first, are_ours, check_round, results_of
+
+if TYPE_CHECKING:
+    import stamina
+else:
+    stamina = lazy.module("stamina")  # with tenacity a tenth of the start of a command; only what is repeated needs it
 
 
 class LLMService:
