@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -39,8 +40,10 @@ class FunctionContext(NodeContext):
     async def rendered(self, template: str, names: Any = None) -> str:
         return await run_on_loop(super().rendered(template, names))
 
-    async def complete(self, request: LLMRequest, *, show: bool = True) -> LLMResponse:
-        return await run_on_loop(super().complete(request, show=show))
+    async def complete(
+        self, request: LLMRequest, *, show: bool = True, hear: Callable[[str | None], None] | None = None
+    ) -> LLMResponse:
+        return await run_on_loop(super().complete(request, show=show, hear=hear))
 
     async def finish_item(self, index: int, given: Any) -> None:
         await run_on_loop(super().finish_item(index, given))
