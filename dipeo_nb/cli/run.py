@@ -8,7 +8,7 @@ import queue
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +57,7 @@ from dipeo_nb.errors import SettingNotApprovedError, StorageError, UserError, Va
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ConsolePrompter, NoAnswers, ScriptedPrompter
 from dipeo_nb.execution.replay import Replay
+from dipeo_nb.execution.run_options import RunLimits
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.runtime import Prepared, Recovery, Runtime
@@ -115,7 +116,7 @@ def run(
             variables,
             answer or (),
             model,
-            timeout,
+            {"timeout": timeout},
             pin or (trust or None),
             parse_permissions(allow),
             quiet,
@@ -177,18 +178,8 @@ def resume(
             )
 
         recovery = with_consent(runtime, recover, pin or (trust or None), ask=True)
-        execution = runtime.execution(
-            recovery.prepared,
-            model=recovery.model,
-            own_models=recovery.own_models,
-            timeout=timeout,
-            max_iterations=recovery.max_iterations,
-            interaction=ScriptedPrompter(
-                parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir), _keyboard(feed)
-            ),
-            source=recovery.recovered.first.payload["source"],
-            recovered=recovery.recovered,
-        )
+        answers = parse_answers(answer or (), recovery.prepared.plan, runtime.settings.base_dir)
+        execution = runtime.resumption(recovery, interaction=ScriptedPrompter(answers, _keyboard(feed)), timeout=timeout)
         view = _view(quiet)
         view.catch_up(recovery.recovered.state)
         state = follow(runtime, execution, feed, view)
@@ -221,7 +212,7 @@ class RunRequest:
     variables: Mapping[str, Any]
     answers: Sequence[str] = ()
     model: str | None = None
-    timeout: float | None = None
+    limits: RunLimits = field(default_factory=RunLimits)
     trust: bool | str | None = None
     allow: tuple[str, ...] | None = None
     quiet: bool = False
@@ -258,7 +249,7 @@ def run_request(order: RunRequest) -> RunState:
             prepared,
             variables=order.variables,
             model=order.model,
-            timeout=order.timeout,
+            **order.limits,
             interaction=answers,
             source=json.loads(document.to_text("native")),
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dipeo_nb.common.text import nearest
 from dipeo_nb.errors import ValidationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 def checked_call(function: Callable[P, T], name: str | None = None) -> Callable[P, T]:
@@ -30,6 +31,19 @@ def checked_call(function: Callable[P, T], name: str | None = None) -> Callable[
         return function(*args, **given)
 
     return call
+
+
+def options_of(source: Callable[Concatenate[S, P], Any]) -> Callable[[Callable[..., T]], Callable[Concatenate[S, P], T]]:
+    """A decorator for a method that passes its arguments on to *source*: it has the parameters of that one, for readers, for type
+    checkers and for completion."""
+    given = inspect.signature(source)
+
+    def decorate(method: Callable[..., T]) -> Callable[Concatenate[S, P], T]:
+        returned = inspect.signature(method).return_annotation
+        method.__signature__ = given.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return method
+
+    return decorate
 
 
 def check_call(name: str, signature: inspect.Signature, args: Sequence[Any], given: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from dipeo_nb.domain.chat import parse_model
 from dipeo_nb.domain.enums import LLMService
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import UnknownModelError, ValidationError
+from dipeo_nb.execution.run_options import RunLimits
 
 
 def checked_timeout(value: Any, name: str = "timeout") -> float | None:
@@ -67,6 +68,19 @@ def checked_budget(value: Any) -> Budget | None:
     raise ValidationError(
         f"budget={_shown(value)} is not a budget.",
         hint=f"Name what is limited: dp.Budget(usd={amount}), tokens=, calls= or seconds=.",
+    )
+
+
+def checked_limits(limits: RunLimits) -> RunLimits:
+    """The limits of a run, each with a possible value, or None.
+
+    Raises:
+        ValidationError: one has another value.
+    """
+    return RunLimits(
+        timeout=checked_timeout(limits.get("timeout")),
+        max_iterations=checked_count(limits.get("max_iterations"), "max_iterations"),
+        budget=checked_budget(limits.get("budget")),
     )
 
 

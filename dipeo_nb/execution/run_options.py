@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.events import Event
@@ -12,6 +12,17 @@ from dipeo_nb.domain.ports import InteractionPort
 
 NodeRunKey = tuple[int, int]
 """(index of a node, 1-based number of its run)."""
+
+
+class RunLimits(TypedDict, total=False):
+    """Limits that users set wherever runs begin: notebooks, the command line, the server. Without a value, the setting holds."""
+
+    timeout: float | None
+    """Seconds for the run; for the rest of one that is resumed."""
+    max_iterations: int | None
+    """Visits of one node after which its loop counts as endless."""
+    budget: Budget | None
+    """What the run may spend on models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.budget import Budget
+from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.llm import catalogue
-from dipeo_nb.llm.core.client import Messages
 from dipeo_nb.notebook.answer import Answer
 from dipeo_nb.notebook.chat import LLM
 from dipeo_nb.notebook.services import LLMServices
@@ -36,7 +36,7 @@ class ModelCalls:
 
     def chat(
         self,
-        prompt: Messages,
+        prompt: LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]],
         *,
         model: str | None = None,
         system: str | None = None,
@@ -78,7 +78,7 @@ class ModelCalls:
 
     async def achat(
         self,
-        prompt: Messages,
+        prompt: LLMRequest | str | Sequence[ChatMessage | Mapping[str, Any]],
         *,
         model: str | None = None,
         system: str | None = None,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dipeo_nb.common.calls import checked_call, did_you_mean_option, nearest_option
+from dipeo_nb.common.calls import checked_call, did_you_mean_option, nearest_option, options_of
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.paths import from_home
@@ -27,11 +27,10 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import (
-    checked_budget,
     checked_count,
     checked_flag,
+    checked_limits,
     checked_mapping,
-    checked_timeout,
     checked_trust,
 )
 from dipeo_nb.execution.run_state import RunState
@@ -165,6 +164,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
         """
         checked_flag(view, "view")
         checked_trust(trust, allow)
+        limits = checked_limits({"timeout": timeout, "max_iterations": max_iterations, "budget": budget})
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         document = self.load(diagram)
         prepared = self.runtime.prepare(document, trust=trust, allow=allow, model=model)
@@ -176,9 +176,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             prepared,
             variables={**variables, **inputs},
             model=model,
-            timeout=timeout,
-            max_iterations=max_iterations,
-            budget=budget,
+            **limits,
             interaction=ScriptedPrompter(answers, waiting),
             source=json.loads(document.to_text("native")),
         )
@@ -227,28 +225,17 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
         """
         checked_flag(view, "view")
         checked_trust(trust, allow)
-        checked_timeout(timeout)  # before the run is claimed
-        checked_budget(budget)
+        limits = checked_limits({"timeout": timeout, "budget": budget})  # before the run is claimed
         given = {**variables, **checked_mapping(inputs, "inputs", "{'token': '…'}")}
         found = self._id(run_id)
         document = None if diagram is None else self.load(diagram)
         if given:
-            _check_missing(given, run_sync(self.runtime.recorded(found, document))[1].payload.get("variables", {}))
+            _check_missing(given, run_sync(self.runtime.recorded(found, document))[1].started.get("variables", {}))
         recovery = run_sync(
             self.runtime.recover(found, diagram=document, variables=given, answers=answers, trust=trust, allow=allow)
         )
         waiting = NotebookPrompter()
-        execution = self.runtime.execution(
-            recovery.prepared,
-            model=recovery.model,
-            own_models=recovery.own_models,
-            timeout=timeout,
-            max_iterations=recovery.max_iterations,
-            budget=budget,
-            interaction=ScriptedPrompter(answers, waiting),
-            source=recovery.recovered.first.payload["source"],
-            recovered=recovery.recovered,
-        )
+        execution = self.runtime.resumption(recovery, interaction=ScriptedPrompter(answers, waiting), **limits)
         return self._begun(execution, waiting, recovery.document, view)
 
     @naming_the_call
@@ -292,6 +279,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
         checked_flag(view, "view")
         checked_trust(trust, allow)
         checked_count(of, "of")
+        limits = checked_limits({"timeout": timeout, "max_iterations": max_iterations, "budget": budget})
         changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
         fork = plan_fork(
@@ -304,9 +292,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             variables=fork.variables,
             model=fork.model,
             own_models=fork.own_models,
-            timeout=timeout,
-            max_iterations=max_iterations,
-            budget=budget,
+            **limits,
             interaction=ScriptedPrompter(answers, waiting),
             source=json.loads(fork.document.to_text("native")),
             reuse=fork.reuse,
@@ -315,21 +301,8 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
         return self._begun(execution, waiting, fork.document, view)
 
     @naming_the_call
-    def run(
-        self,
-        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
-        *,
-        model: str | None = None,
-        answers: Mapping[str, str | Sequence[str]] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        max_iterations: int | None = None,
-        budget: Budget | None = None,
-        trust: bool | str | None = None,
-        allow: Mapping[str, Any] | None = None,
-        view: bool = True,
-        **variables: Any,
-    ) -> RunResult:
+    @options_of(start)
+    def run(self, diagram: Any, *, view: bool = True, **options: Any) -> RunResult:
         """Run to the end and return the result; a notebook shows the live view meanwhile. Stop or Ctrl-C aborts the run.
 
             result = dp.run("demo:debate", model="local", topic="tabs or spaces")
@@ -350,19 +323,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             UserError: nothing was run.
             RunError, ServiceError: the run failed or was aborted; `error.run` is the run.
         """
-        run = self.start(
-            diagram,
-            model=model,
-            answers=answers,
-            inputs=inputs,
-            timeout=timeout,
-            max_iterations=max_iterations,
-            budget=budget,
-            trust=trust,
-            allow=allow,
-            view=view,
-            **variables,
-        )
+        run = self.start(diagram, view=view, **options)
         try:
             if view and kernel.in_kernel():
                 run.show()
@@ -372,35 +333,10 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             raise
 
     @naming_the_call
-    async def arun(
-        self,
-        diagram: Diagram | str | os.PathLike[str] | Mapping[str, Any],
-        *,
-        model: str | None = None,
-        answers: Mapping[str, str | Sequence[str]] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        max_iterations: int | None = None,
-        budget: Budget | None = None,
-        trust: bool | str | None = None,
-        allow: Mapping[str, Any] | None = None,
-        view: bool = True,
-        **variables: Any,
-    ) -> RunResult:
+    @options_of(start)
+    async def arun(self, diagram: Any, *, view: bool = True, **options: Any) -> RunResult:
         """Like `run`, with the same options, but awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
-        run = self.start(
-            diagram,
-            model=model,
-            answers=answers,
-            inputs=inputs,
-            timeout=timeout,
-            max_iterations=max_iterations,
-            budget=budget,
-            trust=trust,
-            allow=allow,
-            view=view,
-            **variables,
-        )
+        run = self.start(diagram, view=view, **options)
         try:
             if view and kernel.in_kernel():
                 run.show()

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from dipeo_nb.common import imports, injection
 from dipeo_nb.common.loop import run_sync
@@ -15,7 +15,6 @@ from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.container import build, check_service, telemetry
 from dipeo_nb.diagram.document import Diagram, load
-from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event, RunSummary
@@ -28,11 +27,11 @@ from dipeo_nb.execution import live
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
-from dipeo_nb.execution.options import check_services, checked_budget, checked_count, checked_mapping, checked_timeout
+from dipeo_nb.execution.options import check_services, checked_limits, checked_mapping
 from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
-from dipeo_nb.execution.run_options import NodeRunKey, RunOptions
+from dipeo_nb.execution.run_options import NodeRunKey, RunLimits, RunOptions
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.runtime.answers import answer_question
@@ -181,14 +180,12 @@ class Runtime(InitializationMixin):
         variables: Mapping[str, Any] | None = None,
         model: str | None = None,
         own_models: Collection[str] = (),
-        timeout: float | None = None,
         interaction: InteractionPort | None = None,
-        max_iterations: int | None = None,
         source: Mapping[str, Any] | None = None,
-        budget: Budget | None = None,
         recovered: Recovered | None = None,
         reuse: Mapping[NodeRunKey, Event] | None = None,
         forked_from: Mapping[str, Any] | None = None,
+        **limits: Unpack[RunLimits],
     ) -> Execution:
         """Create a run of what is prepared, not started. What is None comes from the settings.
 
@@ -196,6 +193,7 @@ class Runtime(InitializationMixin):
             own_models: ids of persons that *model* does not move.
             recovered: continue that run (see `recover`).
             reuse, forked_from: take over finished runs of nodes (see `execution.fork.reusable`).
+            limits: see `RunLimits`.
 
         Raises:
             UserError: an option has an impossible value, or there is no such model; nothing was run.
@@ -203,22 +201,21 @@ class Runtime(InitializationMixin):
         settings = self.settings
         plan, gate = prepared
         variables = checked_mapping(variables, "inputs", "{'topic': '…'}")
-        timeout, budget = checked_timeout(timeout), checked_budget(budget)
-        max_iterations = checked_count(max_iterations, "max_iterations")
+        limits = checked_limits(limits)
         check_services(plan, model, own_models, self.services.llm.services)
         redactor.add_named(variables)
         options = RunOptions(
             variables=variables,
             model=model,
             own_models=frozenset(own_models),
-            timeout=settings.execution_timeout if timeout is None else timeout,
+            timeout=limits.get("timeout") or settings.execution_timeout,
             node_timeout=settings.node_timeout,
             parallelism=settings.execution_parallelism if settings.parallel_execution else 1,
-            max_iterations=settings.max_iterations if max_iterations is None else max_iterations,
+            max_iterations=limits.get("max_iterations") or settings.max_iterations,
             interaction=interaction,
             pass_env=settings.passed_variables,
             source=source,
-            budget=gate.budget if budget is None else budget,
+            budget=limits.get("budget") or gate.budget,
             reuse=reuse or {},
             forked_from=forked_from,
         )
@@ -226,6 +223,20 @@ class Runtime(InitializationMixin):
         if self._telemetry is not None:
             self._telemetry.watch(execution.run_id)
         return execution
+
+    def resumption(
+        self, recovery: Recovery, *, interaction: InteractionPort | None = None, **limits: Unpack[RunLimits]
+    ) -> Execution:
+        """Create the rest of a run that `recover` has found, not started: as `execution`, with the options that are recorded."""
+        return self.execution(
+            recovery.prepared,
+            model=recovery.model,
+            own_models=recovery.own_models,
+            interaction=interaction,
+            source=recovery.recovered.first.started.get("source"),
+            recovered=recovery.recovered,
+            **{"max_iterations": recovery.max_iterations, **limits},
+        )
 
     async def check_settings(self, plan: Plan, *, model: str | None = None) -> None:
         """Check, before a run begins, that it needs nothing that only the folder's files name.

@@ -168,7 +168,7 @@ class RunServer:
             prepared,
             variables=order.inputs,
             model=order.model,
-            timeout=order.timeout,
+            **order.limits,
             interaction=answers,
             source=json.loads(document.to_text("native")),
         )
@@ -180,16 +180,8 @@ class RunServer:
         self._runs_here.check_open()
         run_id = await self._known(request)
         recovery = await self.runtime.recover(run_id, variables=order.inputs, answers=order.answers)
-        execution = self.runtime.execution(
-            recovery.prepared,
-            model=recovery.model,
-            own_models=recovery.own_models,
-            timeout=order.timeout,
-            max_iterations=recovery.max_iterations,
-            interaction=ScriptedPrompter(order.answers, Unanswered()) if order.answers else None,
-            source=recovery.recovered.first.payload["source"],
-            recovered=recovery.recovered,
-        )
+        answers = ScriptedPrompter(order.answers, Unanswered()) if order.answers else None
+        execution = self.runtime.resumption(recovery, interaction=answers, **order.limits)
         self._runs_here.begin(execution)
         return web.JSONResponse({"run_id": execution.run_id}, 201)
 

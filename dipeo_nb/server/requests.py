@@ -9,32 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import dipeo_nb.server.web as web
 from dipeo_nb.errors import UserError
+from dipeo_nb.execution.run_options import RunLimits
 from dipeo_nb.server.responses import error_response
 
 BODY_LIMIT = 1024 * 1024
 """Largest size of a request in bytes."""
-
-
-class StartBody(BaseModel):
-    """The body of `POST /runs`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    diagram: str = Field(min_length=1, max_length=1000)
-    inputs: dict[str, Any] = {}
-    model: str | None = None
-    answers: dict[str, str | list[str]] = {}
-    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-
-
-class AnswerBody(BaseModel):
-    """The body of `POST /runs/ID/answer`."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    text: str
-    request_id: str | None = None
-    node: str | None = None
 
 
 class ResumeBody(BaseModel):
@@ -45,6 +24,27 @@ class ResumeBody(BaseModel):
     inputs: dict[str, Any] = {}
     answers: dict[str, str | list[str]] = {}
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @property
+    def limits(self) -> RunLimits:
+        return {"timeout": self.timeout}
+
+
+class StartBody(ResumeBody):
+    """The body of `POST /runs`."""
+
+    diagram: str = Field(min_length=1, max_length=1000)
+    model: str | None = None
+
+
+class AnswerBody(BaseModel):
+    """The body of `POST /runs/ID/answer`."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    text: str
+    request_id: str | None = None
+    node: str | None = None
 
 
 class SignalBody(BaseModel):

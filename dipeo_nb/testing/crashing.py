@@ -135,16 +135,7 @@ class Work:
     async def resume(self, run_id: str) -> RunState:
         """Resume a run to its end."""
         recovery = await self.runtime.recover(run_id)
-        return await self._run(
-            self.runtime.execution(
-                recovery.prepared,
-                model=recovery.model,
-                max_iterations=recovery.max_iterations,
-                source=recovery.recovered.first.payload["source"],
-                recovered=recovery.recovered,
-                interaction=Unanswered(),
-            )
-        )
+        return await self._run(self.runtime.resumption(recovery, interaction=Unanswered()))
 
     async def answer(self, run_id: str, text: str) -> None:
         """Answer the question of a run."""

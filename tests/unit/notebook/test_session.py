@@ -31,6 +31,7 @@ from dipeo_nb.errors import (
     TrustError,
     UserError,
 )
+from dipeo_nb.execution.run_options import RunLimits
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.facade import default_session
 from dipeo_nb.notebook.run import Run
@@ -139,6 +140,15 @@ def test_functions_have_the_signature_of_the_methods():
     assert options[:3] == ["diagram", "model", "answers"]
     assert "self" not in options
     assert dp.start.__doc__ == Session.start.__doc__
+
+
+@pytest.mark.parametrize("owner", [dp, Session])
+def test_run_and_arun_take_what_start_takes(owner: Any):
+    """All options are declared once; those that say what may be spent are `RunLimits`, as for the command line and the server."""
+    shown = inspect.signature(owner.start).parameters
+    assert inspect.signature(owner.run).parameters == inspect.signature(owner.arun).parameters == shown
+    assert RunLimits.__annotations__.keys() <= shown.keys() & inspect.signature(owner.fork).parameters.keys()
+    assert inspect.signature(owner.run).return_annotation == "RunResult"
 
 
 CLASSES = {"BaseProvider", "ChatMessage", "LLMRequest", "Path", "RunSummary", "os"}
