@@ -143,7 +143,8 @@ class Inputs:
             if not item.edge.label and item.edge.target_handle != "first":
                 value = view(item.output, item.edge.content_type)
                 if name != "default":
-                    return (_unwrapped(value) or {}).get(name, ABSENT)
+                    inner = _unwrapped(value)
+                    return ABSENT if inner is None else inner.get(name, ABSENT)
                 inner = None if VARIABLES.isdisjoint(item.output.meta) else _fields(value)
                 return value if inner is None else inner.get("default", value)
         for names in (self.passed, self.values, self.spread):
@@ -228,6 +229,8 @@ def resolve(arrived: Iterable[Arrived]) -> Inputs:
 def view(output: Output, content_type: str | None) -> Any:
     """An output as an edge of that content type delivers it."""
     body = output.body
+    if content_type is None:
+        return body
     match content_type:
         case ContentType.RAW_TEXT:
             text = as_text(body) if output.text is None else output.text
@@ -325,12 +328,14 @@ def unparsed(inputs: Inputs) -> list[str]:
 def _unwrapped(value: Any) -> Mapping[str, Any] | None:
     """The mapping behind a value; levels that hold nothing but a mapping under `default` are left out."""
     inner = _fields(value)
-    while inner is not None and len(inner) == 1 and isinstance(inner.get("default"), Mapping):
+    while inner is not None and len(inner) == 1 and "default" in inner and isinstance(inner["default"], Mapping):
         inner = inner["default"]
     return inner
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
+    if type(value) is dict:
+        return value
     value = unviewed(value)
     return value if isinstance(value, Mapping) and not isinstance(value, ConversationView) else None
 

@@ -157,7 +157,7 @@ class _Node:
 
     __slots__ = (
         "any_join", "bit", "busy", "direct", "entry", "entry_length", "have", "incoming", "index", "looped", "low", "max_runs", "most_visits",
-        "only", "outgoing", "plan", "queued", "routes", "runs", "single", "visits", "watched", "watchers",
+        "outgoing", "plan", "queued", "routes", "runs", "single", "visits", "watched", "watchers",
     )  # fmt: skip
 
     def __init__(self, node: PlanNode, max_visits: int) -> None:
@@ -168,8 +168,6 @@ class _Node:
         self.outgoing: list[_Edge] = []
         self.single = False
         """Whether what comes is consumed in the same step when the node is idle: its only arrow neither gathers nor brings data."""
-        self.only = -1
-        """That arrow."""
         self.routes: dict[tuple[str, ...], list[_Edge]] = {}
         self.runs = 0
         """Runs made ready so far."""
@@ -224,7 +222,6 @@ class Scheduler:
             node.incoming = [self._edges[e] for e in node.plan.incoming]
             node.outgoing = [self._edges[e] for e in node.plan.outgoing]
             node.single = len(node.incoming) == 1 and not node.incoming[0].collects
-            node.only = node.incoming[0].index if node.single else -1
         self._active = 0
         """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
         self._busy = 0
@@ -272,7 +269,7 @@ class Scheduler:
             node = todo.popleft()
             if (direct := node.direct) is not None:
                 node.direct = None
-                self._begin(node, direct[0], (_new(Input, (node.only, direct[1], True)),), direct[2])
+                self._begin(node, direct[0], (_new(Input, (node.incoming[0].index, direct[1], True)),), direct[2])
             else:
                 self._consider(node)
         if not self._busy and not self._finished:
@@ -404,8 +401,11 @@ class Scheduler:
             return
 
     def _complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
-        edges = self._edges
-        return all((tokens := edges[e].tokens) and tokens[0][0] == stamp for e in awaited)
+        for e in awaited:
+            tokens = self._edges[e].tokens
+            if not tokens or tokens[0][0] != stamp:
+                return False
+        return True
 
     def _blocker(self, awaited: Awaited, stamp: Stamp) -> int:
         """An active node that may still bring a token for *stamp* or an earlier one; -1 when there is none."""
