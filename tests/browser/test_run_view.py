@@ -112,6 +112,15 @@ def test_a_run_that_was_cut_off_shows_what_it_had_said(page: Page) -> None:
         ),
         ({"kind": "approval"}, lambda p: p.get_by_role("button", name="Approve").click(), "approve"),
         (
+            {"kind": "approval"},
+            lambda p: (
+                p.get_by_role("button", name="Reject…").click(),
+                p.locator(".dp-question input").fill("too dear"),
+                p.keyboard.press("Enter"),
+            ),
+            "reject: too dear",
+        ),
+        (
             {"kind": "approval", "tool": "send", "arguments": {"to": "all"}},
             lambda p: (
                 p.get_by_role("button", name="Edit…").click(),

@@ -23,10 +23,10 @@ export function question(view) {
   }
 
   /** A field for text. `several`: Enter begins a new line. */
-  function field(id, { several = false, value = "", label = "Answer", submit = "Send", back = null }) {
+  function field(id, { several = false, value = "", label = "Answer", submit = "Send", back = null, meant = (text) => text }) {
     const input = h(several ? "textarea" : "input", { class: "dp-field", "aria-label": label, autocomplete: "off", dir: "auto", ...(several ? { rows: "3" } : { type: "text" }), placeholder: several ? "Ctrl+Enter sends" : null });
     input.value = value;
-    const go = () => answer(id, input.value);
+    const go = () => answer(id, meant(input.value));
     input.addEventListener("keydown", (e) => {
       if (e.key === "Enter" && (!several || e.ctrlKey || e.metaKey) && !e.isComposing) go();
       else if (e.key === "Escape" && back) back();
@@ -50,7 +50,7 @@ export function question(view) {
       }
     } else if (q.kind === "approval") {
       const change = q.arguments && button("Edit…", () => field(id, { several: true, value: JSON.stringify(q.arguments, null, 2), label: "Arguments, as JSON", submit: "Approve with these", back: again }).focus());
-      const reject = button("Reject…", () => field(id, { label: "Why it is rejected", value: "", submit: "Reject", back: again, ...{} }).focus());
+      const reject = button("Reject…", () => field(id, { label: "Why it is rejected", submit: "Reject", back: again, meant: (why) => (why.trim() ? `reject: ${why.trim()}` : "reject") }).focus());
       actions.replaceChildren(...[button("Approve", () => answer(id, "approve"), true), change, reject].filter(Boolean));
     } else field(id, { several: q.kind === "multiline", value: initial });
   }

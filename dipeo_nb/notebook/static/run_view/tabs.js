@@ -210,7 +210,7 @@ const origins = ({ view, s }, variables) => h("dl", { class: "dp-facts" }, [...n
 
 /** The template of a person, to be changed: the run goes on from its node with it, as a new one. */
 function fork({ view, s, id, at }) {
-  const field = h("textarea", { class: "dp-field", rows: "7", "aria-label": `Prompt of ${view.label(s, id)}`, dir: "auto" });
+  const field = h("textarea", { class: "dp-field", rows: "4", "aria-label": `Prompt of ${view.label(s, id)}`, dir: "auto" });
   field.value = textOf(view.template(s, id, at));
   const go = () => { view.send({ type: "fork", node: id, prompt: field.value }); view.edit(null); };
   field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });

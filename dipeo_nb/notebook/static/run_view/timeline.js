@@ -2,7 +2,7 @@
 import { look } from "./fold.js";
 import { h, line, mark, put, seconds, textOf, word } from "./words.js";
 
-const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
+const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
 const CLOSE = 1 / 180; // of the axis: shorter pieces that are nearer to each other than that become one
 
@@ -86,7 +86,7 @@ export function timeline(view) {
     }
     if (lastSelected !== selected && rows.has(selected)) {
       lastSelected = selected;
-      const r = rows.get(selected).el, top = r.offsetTop - scroller.offsetTop;
+      const r = rows.get(selected).el, top = r.offsetTop;
       if (top < scroller.scrollTop || top + 18 > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - 36;
     }
     mark(el, "data-empty", rows.size === 0);
