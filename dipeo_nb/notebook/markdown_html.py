@@ -9,7 +9,6 @@ from markdown_it import MarkdownIt
 
 from dipeo_nb.common.text import inert
 
-_PRE = re.compile(r"(<pre>[\s\S]*?</pre>)")
 _HEADING = re.compile(r"<(/?)h[1-6]>")
 
 
@@ -22,7 +21,13 @@ def _parser() -> MarkdownIt:
 
 def markdown_html(text: str) -> str:
     """The text as HTML on one line: in a Markdown cell, an empty line would end the HTML. Headings do not disturb the page's outline."""
-    made = _parser().render(inert(text))
-    parts = _PRE.split(made)
-    lines = (part.replace("\n", "&#10;" if part.startswith("<pre>") else " ") for part in parts)
-    return _HEADING.sub(lambda m: f"<{m[1]}h5>", "".join(lines)).strip()
+    before, *blocks = _parser().render(inert(text)).split("<pre>")
+    parts = [_spaced(before)]
+    for block in blocks:
+        code, _, after = block.partition("</pre>")
+        parts.append("<pre>" + code.replace("\n", "&#10;") + "</pre>" + _spaced(after))
+    return "".join(parts).strip()
+
+
+def _spaced(html: str) -> str:
+    return _HEADING.sub(lambda m: f"<{m[1]}h5>", html.replace("\n", " "))

@@ -18,13 +18,14 @@ from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
-from dipeo_nb.errors import UnknownNodeError
+from dipeo_nb.errors import UnknownNodeError, UserError
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.execution.options import checked_text
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
+from dipeo_nb.notebook.run_copies import as_python, as_test, input_facts, turn_as_python
 from dipeo_nb.notebook.stretch import Notes, Range, Stretch, bounds
 from dipeo_nb.notebook.tables import Events, Outputs, Table
 from dipeo_nb.notebook.timeline import Timeline, TimelineReader
@@ -116,10 +117,7 @@ class RunFacts(ABC):
         Raises:
             UnknownNodeError: there is no such node; the hint has the nearest label.
         """
-        for node_id, node in self.state.nodes.items():
-            if reference in (node_id, self._state.label(node_id)):
-                return node
-        raise no_node(reference, self._state.labels.values())
+        return self.state.nodes[self._node_id(reference)]
 
     @property
     def nodes(self) -> Table:
@@ -170,6 +168,50 @@ class RunFacts(ABC):
         reader = TimelineReader()
         self._read(reader.take)
         return reader.result()
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Inputs of the run and of its start node: name, value, default, and kind (`text`, `number`, `boolean` or `json`); with
+        others, `fork(inputs={…})` runs it again."""
+        return input_facts(self.state)
+
+    @checked_call
+    def as_python(self, node: str | None = None, *, of: int | None = None) -> str:
+        """A program that does the same again: the run, or the question that a model was asked by one of its nodes.
+
+        Args:
+            node: label or id of a node with a person; None: the whole run.
+            of: which run of the node (1-based); default: the last one.
+
+        Raises:
+            UserError: the record does not have the diagram, or the node asked no model.
+        """
+        state = self.state
+        if node is None:
+            return as_python(state, self.events)
+        node_id = self._node_id(node)
+        turns = [t for t in state.turns if t["node_id"] == node_id and of in (None, t["run"])]
+        if not turns:
+            raise UserError(
+                f"'{node}' asked no model{'' if of is None else f' in its run {of}'}.", hint="See run.conversation.turns."
+            )
+        return turn_as_python(state, state.label(node_id), turns[-1])
+
+    @checked_call
+    def as_test(self) -> str:
+        """A test for pytest that needs no model: with the recorded answers of models and people, the outputs are those of the run.
+
+        Raises:
+            UserError: the run did not complete, the record does not have the diagram, or it has runs of sub-diagrams.
+        """
+        return as_test(self.state, self.events)
+
+    def _node_id(self, reference: str) -> str:
+        state = self.state
+        for node_id in state.nodes:
+            if reference in (node_id, state.label(node_id)):
+                return node_id
+        raise no_node(reference, state.labels.values())
 
     def explain(self) -> RunExplanation:
         """Explain what happened, in words and a table, from the event log; no model is called."""
