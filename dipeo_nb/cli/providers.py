@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.container import build
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of
+from dipeo_nb.integrations.mcp_client import McpClients
 from dipeo_nb.integrations.providers import IntegratedApiService
 from dipeo_nb.integrations.registry import SUFFIXES
 from dipeo_nb.terminal import new_console, new_table, safe, say
@@ -137,20 +139,38 @@ def providers_authorize(name: Name, variables: Variables = None, base_dir: BaseD
     provider, _ = _split(service, name)
     if variables:
         service.configure(provider, **parse_pairs(variables))
+    if (clients := service.mcp_clients(provider)) is not None:
+        run_sync(_authorized(clients, provider))
+        say(f"{provider} may be used now.")
+        return ExitCode.DONE
     found = service.manifest_provider(provider)
     if found.manifest.auth.kind != "oauth2_code":
         raise ValidationError(
             f"{provider} is not allowed by a browser.", hint=f"Store its key: dipeo-nb keys set {found.authorizer.service}."
         )
     consent = run_sync(found.authorizer.consent())
-    say(
-        f"Open this address, and allow the use of your account:\n{consent.url}",
-        "Then paste the address that it leads to (a page that cannot be opened):",
-    )
-    answer = input() if interactive() else sys.stdin.readline()
-    run_sync(found.authorizer.complete(consent, answer))
+    run_sync(found.authorizer.complete(consent, _pasted(consent.url)))
     say(f"{provider} may be used now.")
     return ExitCode.DONE
+
+
+def _pasted(address: str) -> str:
+    """Ask the user to open an address; the one that it led to."""
+    say(
+        f"Open this address, and allow the use of your account:\n{address}",
+        "Then paste the address that it leads to (a page that cannot be opened):",
+    )
+    return input() if interactive() else sys.stdin.readline()
+
+
+async def _authorized(clients: McpClients, provider: str) -> None:
+    async def paste(address: str) -> str:
+        return await asyncio.to_thread(_pasted, address)
+
+    try:
+        await clients.authorize(provider, paste)
+    finally:
+        await clients.cleanup()
 
 
 def _list(base_dir: str | None, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import plain_value
 from dipeo_nb.diagram.schema_check import validator
+from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.errors import (
     IntegrationError,
     ManifestError,
@@ -28,6 +29,7 @@ from dipeo_nb.errors import (
     UnknownOutcomeError,
     ValidationError,
 )
+from dipeo_nb.integrations.mcp_oauth import Paste, authorization
 from dipeo_nb.integrations.mcp_servers import McpFile, McpServer
 
 CONNECT_S = 60.0
@@ -57,6 +59,8 @@ class _Connection:
 
     server: McpServer
     client: Any = None
+    http: Any = None
+    """The client of HTTP under it, which is ours to close."""
     tools: dict[str, McpTool] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -67,8 +71,9 @@ class _Connection:
 class McpClients:
     """The connections of a session, one for each server. Its coroutines run on one event loop."""
 
-    def __init__(self, file: McpFile) -> None:
+    def __init__(self, file: McpFile, keys: APIKeyPort | None = None) -> None:
         self._file = file
+        self._keys = keys
         self._open: dict[str, _Connection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -145,6 +150,11 @@ class McpClients:
             connection.asks.remove(asked)
         return _value(f"{provider}.{tool}", result)
 
+    async def authorize(self, provider: str, paste: Paste) -> None:
+        """Get the user's consent to use a server (OAuth), and store it. Raises as `tools`."""
+        await self._close(provider)
+        await self._connected(provider, paste)
+
     async def cleanup(self) -> None:
         """Close all connections; programs that were started end."""
         for provider in list(self._open):
@@ -152,16 +162,16 @@ class McpClients:
 
     # Connections.
 
-    async def _connected(self, provider: str) -> _Connection:
+    async def _connected(self, provider: str, paste: Paste | None = None) -> _Connection:
         async with self._locks.setdefault(provider, asyncio.Lock()):
             connection = self._open.get(provider)
             if connection is not None and connection.task is not None and not connection.task.done():
                 return connection
             connection = _Connection(self._file.find(provider))
             ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            connection.task = asyncio.create_task(self._hold(provider, connection, ready), name=f"mcp {provider}")
+            connection.task = asyncio.create_task(self._hold(provider, connection, ready, paste), name=f"mcp {provider}")
             try:
-                async with asyncio.timeout(CONNECT_S):
+                async with asyncio.timeout(CONNECT_S if paste is None else None):  # the user's time is not the server's
                     await asyncio.shield(ready)
             except TimeoutError:
                 connection.task.cancel()
@@ -171,9 +181,13 @@ class McpClients:
             self._open[provider] = connection
             return connection
 
-    async def _hold(self, provider: str, connection: _Connection, ready: asyncio.Future[None]) -> None:
+    async def _hold(self, provider: str, connection: _Connection, ready: asyncio.Future[None], paste: Paste | None) -> None:
+        refused: list[Exception] = []
         try:
-            client = _client(connection)
+            auth = None
+            if self._keys is not None and not any(name.lower() == "authorization" for name in connection.server.headers):
+                auth = await _authorization(provider, connection.server, self._keys, paste, refused.append)
+            client = _client(connection, auth)
             async with client:
                 connection.client = client
                 connection.tools = await _listed(client)
@@ -182,10 +196,15 @@ class McpClients:
         except Exception as error:  # noqa: BLE001 - given to who waits for the connection, or seen by the next call
             if not ready.done():
                 ready.set_exception(
-                    error
+                    refused[0]
+                    if refused
+                    else error
                     if isinstance(error, (MissingDependencyError, IntegrationError, ManifestError))
                     else _unreachable(provider, connection.server, error)
                 )
+        finally:
+            if connection.http is not None:
+                await connection.http.aclose()
 
     async def _close(self, provider: str) -> None:
         connection = self._open.pop(provider, None)
@@ -238,7 +257,18 @@ def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> N
         )
 
 
-def _client(connection: _Connection) -> Any:
+async def _authorization(
+    provider: str, server: McpServer, keys: APIKeyPort, paste: Paste | None, refused: Callable[[Exception], None]
+) -> Any:
+    if not server.url:
+        return None
+    try:
+        return await authorization(provider, server.url, keys, paste, refused)
+    except ImportError as error:
+        raise MissingDependencyError.for_extra(error.name or "mcp", extra="mcp") from error
+
+
+def _client(connection: _Connection, auth: Any) -> Any:
     try:
         from mcp import Client, StdioServerParameters
         from mcp.client.stdio import stdio_client
@@ -255,7 +285,9 @@ def _client(connection: _Connection) -> Any:
 
     server = connection.server
     if server.url:
-        http = httpx2.AsyncClient(headers=dict(server.headers), timeout=httpx2.Timeout(30, read=300), follow_redirects=False)
+        http = connection.http = httpx2.AsyncClient(
+            headers=dict(server.headers), timeout=httpx2.Timeout(30, read=300), follow_redirects=False, auth=auth
+        )
         transport: Any = streamable_http_client(server.url, http_client=http)
     else:
         parameters = StdioServerParameters(

@@ -62,7 +62,7 @@ class IntegrationsOnUse:
                 self._service = IntegratedApiService(
                     registry=Registry(self._base, self._trusted, self._reserved),
                     surroundings=lambda: near,
-                    mcp=McpClients(McpFile(self._base, self._trusted, self._variable)),
+                    mcp=McpClients(McpFile(self._base, self._trusted, self._variable), self._keys),
                 )
             return self._service
 
