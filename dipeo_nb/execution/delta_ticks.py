@@ -20,24 +20,27 @@ class DeltaTicks:
         interval: seconds between two moments, with few runs.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float) -> None:
-        self._loop, self._interval = loop, interval
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
         self._due: dict[Callable[[], None], None] = {}
         self._latest = 0
         """Runs at the latest moment."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._awaited = False
+        """Whether a moment is to come. (A timer would hold the loop.)"""
 
     def add(self, commit: Callable[[], None]) -> None:
         """Have *commit* called at the next moment; adding it again until then changes nothing."""
         self._due[commit] = None
-        if self._timer is None:
-            self._timer = self._loop.call_later(max(self._interval, self._latest * PER_RUN_S), self._tick)
+        if not self._awaited:
+            self._awaited = True
+            pause = max(self._interval, self._latest * PER_RUN_S)
+            asyncio.get_running_loop().call_later(pause, self._tick)
 
     def discard(self, commit: Callable[[], None]) -> None:
         self._due.pop(commit, None)
 
     def _tick(self) -> None:
-        due, self._due, self._timer = self._due, {}, None
+        due, self._due, self._awaited = self._due, {}, False
         self._latest = len(due)
         for commit in due:
             commit()
@@ -48,8 +51,7 @@ _TICKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, DeltaTicks]] = 
 
 def ticks_of(interval: float) -> DeltaTicks:
     """The ticks of the running event loop for an interval."""
-    loop = asyncio.get_running_loop()
-    ticks = _TICKS.setdefault(loop, {})
+    ticks = _TICKS.setdefault(asyncio.get_running_loop(), {})
     if interval not in ticks:
-        ticks[interval] = DeltaTicks(loop, interval)
+        ticks[interval] = DeltaTicks(interval)
     return ticks[interval]

@@ -66,9 +66,10 @@ class GroupCommit(Generic[B]):
     async def _write_all(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-            waiting = [one for one in waiting if not one.stored.done()]
+            waiting = [one for one in waiting if not one.stored.done()]  # the others were withdrawn
             try:
-                await self._write([one.batch for one in waiting])
+                if waiting:
+                    await self._write([one.batch for one in waiting])
             except Exception as error:  # noqa: BLE001 - each batch has its own error
                 if len(waiting) == 1:
                     _settle(waiting[0], error)

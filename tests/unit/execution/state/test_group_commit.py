@@ -188,6 +188,26 @@ def test_a_cancellation_waits_for_the_transaction_under_way():
     run_sync(go())
 
 
+def test_batches_that_were_all_withdrawn_are_not_written():
+    written: list[int] = []
+
+    async def write(batches: Sequence[int]) -> None:
+        written.append(len(batches))
+
+    async def go() -> None:
+        group = GroupCommit(write)
+        tasks = [asyncio.create_task(group.add(n)) for n in range(2)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not group.busy
+        await group.add(7)
+
+    run_sync(go())
+    assert written == [1]
+
+
 WRITERS = """
 import asyncio, sys, time
 from dipeo_nb.domain.enums import EventType as T
