@@ -190,6 +190,74 @@ def test_texts_are_never_markup(page: Page) -> None:
     assert statuses(page)["__proto__"] == "failed"
 
 
+MARKDOWN = """# A *fox*
+
+The **quick** brown `fox`, ~~not~~ [a link](https://example.com) and
+a line\\
+more. snake_case_name and 2 * 3 * 4.
+
+- one
+  - inner
+- two
+
+3. three
+4. four
+
+> quoted
+> twice
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+
+```python
+x = "<b>"
+```
+
+---
+- [x] done
+"""
+
+
+def test_markdown(page: Page) -> None:
+    """What it becomes, and that a text which grows piece by piece becomes the same as one that comes at once."""
+    show(page, of_start(golden("debate.light.yaml"), live=False))
+    page.evaluate("() => { window.made = (text) => new Markdown().show(text).el.innerHTML; }")
+    page.evaluate("(text) => { window.whole = text; }", MARKDOWN)
+    made = page.evaluate("made(whole)")
+    for part in (
+        'role="heading" aria-level="4"', "A <em>fox</em>", "<strong>quick</strong>", "<code>fox</code>", "<del>not</del>", "a line<br>",
+        "snake_case_name and 2 * 3 * 4.", "<li dir=\"auto\">one<ul>", '<ol start="3">', "<blockquote", "<th dir=\"auto\">a</th>", '<td class="dp-right"',
+        'data-lang="python"', "x = \"&lt;b&gt;\"", "<hr>", "☑",
+    ):  # fmt: skip
+        assert part in made, part
+    assert page.evaluate(
+        "() => { const one = new Markdown(); for (let i = 1; i <= whole.length; i++) one.show(whole.slice(0, i), true); return one.show(whole).el.innerHTML === made(whole); }"
+    )
+    for hostile in (
+        "[",
+        "![",
+        "*a ",
+        "_",
+        "`",
+        "``` ",
+        "~~a ",
+        "- ",
+        "> ",
+        "|",
+        "-",
+        "\\",
+        "<",
+        "http://",
+        "# ",
+        "1. ",
+        " ",
+        "](",
+        "**_~~`[",
+    ):
+        page.evaluate("(text) => made(text)", hostile * 20_000)  # in time that grows with its length, or this would never end
+
+
 def test_all_of_it_by_keyboard(page: Page) -> None:
     """Playing, stepping, choosing a node, its tabs and runs, comparing, the log and the sheet; keys stay within the view."""
     events = golden("debate.light.yaml")

@@ -39,7 +39,7 @@ def show(
     page.set_content(
         f"<!doctype html><html lang='en'><title>Run</title><meta charset='utf-8'><style>body{{margin:8px;background:{back}}}{run_page.styles()}</style>"
         f"<body data-jp-theme-light='{'false' if theme == 'dark' else 'true'}'><main id='cell'></main>"
-        f"<script type='module'>{run_page.script()}\nwindow.createRunView = createRunView;</script>"
+        f"<script type='module'>{run_page.script()}\nObject.assign(window, {{ createRunView, Markdown }});</script>"
     )
     page.wait_for_function("() => Boolean(window.createRunView)")
     page.evaluate(

@@ -4,13 +4,21 @@ import { h } from "./words.js";
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i, INLINE_IMAGE = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
 const MARKED = new Set("\\`*_~[!<h");
-const FENCE = /^ {0,3}(```+|~~~+) *([\w+#.-]*)/, HEADING = /^ {0,3}(#{1,6}) +(.*)/, RULE = /^ {0,3}(?:-[ -]*-[ -]*-|\*[ *]*\*[ *]*\*|_[ _]*_[ _]*_)[ -_*]*$/;
-const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/, QUOTE = /^ {0,3}>/, DELIMITERS = /^ *\|?[ :|-]*-[ :|-]*\|?[ :|-]*$/;
+const FENCE = /^ {0,3}(```+|~~~+) *([\w+#.-]*)/, HEADING = /^ {0,3}(#{1,6}) +(.*)/;
+const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/, QUOTE = /^ {0,3}>/;
+
+/** A line of three or more dashes, stars or underscores. */
+function isRule(text) {
+  const marks = text.replaceAll(" ", "");
+  return marks.length > 2 && "-*_".includes(marks[0]) && marks === marks[0].repeat(marks.length);
+}
+/** What stands below the head of a table. */
+const isDelimiters = (text) => text.includes("-") && text.includes("|") && /^[ :|-]+$/.test(text);
 
 /** The marks within a line of text, as nodes. @param {string} text */
 export function inline(text, depth = 0) {
   const out = [];
-  let plain = "", i = 0;
+  let plain = "", i = 0, links = text.includes("](");
   const flush = () => { if (plain) out.push(plain); plain = ""; };
   const add = (node, end) => { flush(); out.push(node); i = end; };
   while (i < text.length) {
@@ -21,7 +29,7 @@ export function inline(text, depth = 0) {
       let ticks = 1;
       while (text[i + ticks] === "`") ticks++;
       const end = text.indexOf("`".repeat(ticks), i + ticks);
-      if (end > 0) { add(h("code", {}, text.slice(i + ticks, end).replace(/^ (.*\S.*) $/s, "$1")), end + ticks); continue; }
+      if (end > 0) { add(h("code", {}, unpadded(text.slice(i + ticks, end))), end + ticks); continue; }
       plain += "`".repeat(ticks); i += ticks; continue;
     }
     if ((c === "*" || c === "_" || c === "~") && depth < 6) {
@@ -32,8 +40,9 @@ export function inline(text, depth = 0) {
       }
       plain += mark; i += mark.length; continue;
     }
-    if (c === "[" || (c === "!" && text[i + 1] === "[")) {
+    if (links && (c === "[" || (c === "!" && text[i + 1] === "["))) {
       const from = c === "!" ? i + 2 : i + 1, close = text.indexOf("](", from), end = close > 0 ? text.indexOf(")", close) : -1;
+      links = close > 0; // else there is none behind either
       if (end > 0 && close - from < 1000 && end - close < 500_000) {
         const said = text.slice(from, close), target = text.slice(close + 2, end).trim().split(/ +"/)[0];
         if (c === "!" && INLINE_IMAGE.test(target)) { add(h("img", { src: target, alt: said }), end + 1); continue; }
@@ -50,6 +59,7 @@ export function inline(text, depth = 0) {
   return out;
 }
 
+const unpadded = (code) => (code.length > 2 && code.startsWith(" ") && code.endsWith(" ") && code.trim() ? code.slice(1, -1) : code);
 const link = (target, said) => h("a", { href: target, rel: "noopener noreferrer", target: "_blank" }, said);
 
 /** Where a mark of emphasis ends: behind a letter, and not within a word for `_`. */
@@ -77,12 +87,14 @@ function blocks(lines) {
       take("code", (l) => !(l.trimStart().startsWith(fence[1]) && l.trim() === l.trim()[0].repeat(l.trim().length)), fence[2]);
       i++;
     } else if (HEADING.test(text)) take("heading", () => false);
-    else if (RULE.test(text)) take("rule", () => false);
+    else if (isRule(text)) take("rule", () => false);
     else if (QUOTE.test(text)) take("quote", (l) => QUOTE.test(l));
     // A table that has only just begun is one already.
-    else if (text.includes("|") && (i + 1 < lines.length ? DELIMITERS.test(lines[i + 1]) && lines[i + 1].includes("|") : text.trim().startsWith("|"))) take("table", (l) => l.includes("|"));
-    else if (ITEM.test(text)) take("list", (l) => !l.trim() || /^ +\S/.test(l) || ITEM.test(l), ITEM.exec(text));
-    else take("text", (l) => l.trim() && !FENCE.test(l) && !HEADING.test(l) && !QUOTE.test(l) && !ITEM.test(l) && !RULE.test(l));
+    else if (text.includes("|") && (i + 1 < lines.length ? isDelimiters(lines[i + 1]) : text.trim().startsWith("|"))) take("table", (l) => l.includes("|"));
+    else if (ITEM.test(text)) {
+      const first = ITEM.exec(text), numbered = (item) => item !== null && /\d/.test(item[2]);
+      take("list", (l) => !l.trim() || /^ +\S/.test(l) || (ITEM.test(l) && numbered(ITEM.exec(l)) === numbered(first)), first);
+    } else take("text", (l) => l.trim() && !FENCE.test(l) && !HEADING.test(l) && !QUOTE.test(l) && !ITEM.test(l) && !isRule(l));
   }
   return found;
 }
@@ -91,7 +103,7 @@ function element({ kind, lines, more }, depth) {
   if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.slice(1).join("\n")));
   if (kind === "heading") {
     const [, marks, said] = HEADING.exec(lines[0]);
-    return h("p", { class: "dp-h", role: "heading", "aria-level": String(Math.min(6, marks.length + 3)), dir: "auto", "data-level": marks.length }, inline(said.replace(/ +#+ *$/, "")));
+    return h("p", { class: "dp-h", role: "heading", "aria-level": String(Math.min(6, marks.length + 3)), dir: "auto", "data-level": marks.length }, inline(said.trimEnd().replace(/ #{1,6}$/, "")));
   }
   if (kind === "rule") return h("hr");
   if (kind === "quote") return h("blockquote", { dir: "auto" }, inside(lines.map((l) => l.replace(/^ {0,3}> ?/, "")), depth));
@@ -100,7 +112,7 @@ function element({ kind, lines, more }, depth) {
     return h("div", { class: "dp-table", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, row(lines[0], "th")), h("tbody", {}, lines.slice(2).map((l) => row(l, "td")))));
   }
   if (kind === "list") return list(lines, more, depth);
-  return h("p", { dir: "auto" }, lines.flatMap((l, k) => [k ? (/ {2}$|\\$/.test(lines[k - 1]) ? h("br") : "\n") : "", ...inline(l.replace(/\\$| +$/, "").trimStart())]));
+  return h("p", { dir: "auto" }, lines.flatMap((l, k) => [k ? (lines[k - 1].endsWith("  ") || lines[k - 1].endsWith("\\") ? h("br") : "\n") : "", ...inline(l.trim().replace(/\\$/, ""))]));
 }
 
 function list(lines, first, depth) {

@@ -12,13 +12,14 @@ export const word = (status) => WORDS[status] ?? status;
  * @param {string} tag @param {Object<string, any>} [props] @param {...any} children */
 export function h(tag, props, ...children) {
   const el = document.createElement(tag);
+  // Before `dir`: with it, each child would have the direction of all that is there worked out again.
+  el.append(...children.flat(Infinity).filter((c) => c != null && c !== false));
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value == null || value === false) continue;
     if (name === "style") el.style.cssText = value; // an attribute would need more of the page's policy
     else if (name.startsWith("on")) el.addEventListener(name.slice(2), value);
     else el.setAttribute(name, value === true ? "" : String(value));
   }
-  el.append(...children.flat(Infinity).filter((c) => c != null && c !== false));
   return el;
 }
 
