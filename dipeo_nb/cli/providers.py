@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import sys
 from typing import Annotated, Any
 
@@ -20,7 +19,6 @@ from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.container import build
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of
 from dipeo_nb.integrations.mcp_client import McpClients
 from dipeo_nb.integrations.providers import IntegratedApiService
 from dipeo_nb.integrations.registry import SUFFIXES
@@ -60,28 +58,18 @@ def providers_show(
     service = _service(base_dir)
     provider, operation = _split(service, name)
     if operation is not None:
-        if service.provider_class(provider) is None:
-            found = service.manifest_provider(provider).operation(operation)
-            if as_json:
-                print(
-                    visible_json(
-                        json_text(
-                            {
-                                "name": name,
-                                "effect": found.effective,
-                                "description": found.description,
-                                "parameters": found.json_schema(),
-                            }
-                        )
-                    )
-                )
-            else:
-                print(safe(f"{provider}.{operation}{signature_of(found)}", 2000))
-                print(description_of(found))
+        found = service.find(provider)
+        signature = found.signature(operation)
+        if as_json:
+            (tool,) = (tool for tool in run_sync(found.offered()) if tool.operation == name)
+            effect = next(row["effect"] for row in found.rows() if row["operation"] == operation)
+            shown = {"name": name, "effect": effect, "description": tool.description, "parameters": tool.schema}
+            print(visible_json(json_text(shown)))
         else:
-            print(f"{name}{inspect.signature(service.class_operation(provider, operation))}")
+            print(safe(f"{provider}.{operation}{signature}", 2000))
+            print(found.help(operation))
         return ExitCode.DONE
-    rows = operation_rows(service, provider)
+    rows = service.find(provider).rows()
     if as_json:
         print(visible_json(json_text({"provider": provider, "operations": rows})))
         return ExitCode.DONE
@@ -177,7 +165,7 @@ def _list(base_dir: str | None, as_json: bool) -> None:
     service = _service(base_dir)
 
     async def listed() -> list[dict[str, Any]]:
-        return [await provider_row(service, name) for name in service.names()]
+        return [await service.row(name) for name in service.names()]
 
     rows = run_sync(listed())
     if as_json:

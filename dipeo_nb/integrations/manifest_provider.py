@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -14,19 +15,20 @@ from dipeo_nb.common import user_code
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.common.values import parse_json, plain_value
-from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort
+from dipeo_nb.domain.ports import APIKeyPort, Clock, HTTPPort, OfferedTool
 from dipeo_nb.errors import ConfigurationError, IntegrationError, ManifestError, UnknownOutcomeError, ValidationError
 from dipeo_nb.integrations.answers import result_of, transformed
 from dipeo_nb.integrations.attempts import Limits
 from dipeo_nb.integrations.authorization import Authorizer
 from dipeo_nb.integrations.caller import Caller, ServiceAnswer
+from dipeo_nb.integrations.description import description_of, signature_of
 from dipeo_nb.integrations.manifest import Find, Manifest, Operation
 from dipeo_nb.integrations.paging import Page, first_page, items_of, next_page
 from dipeo_nb.integrations.pointers import ABSENT, at
+from dipeo_nb.integrations.provider_port import Call
 from dipeo_nb.integrations.rendering import rendered, rendered_text
 from dipeo_nb.integrations.requests import Request, Values, arguments, build, servers_of, variables_of
 
-Progress = Callable[[str], None]
 FIND_ITEMS = 500
 """Items that a search for a call of unknown outcome looks at."""
 
@@ -35,32 +37,6 @@ class Steps(Protocol):
     """What a hook of several steps calls operations with: `await call("operation", parameter=…)`."""
 
     def __call__(self, operation: str, /, **parameters: Any) -> Awaitable[Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of an operation, as a node or a user makes it.
-
-    Attributes:
-        key_id: id of a key of the provider; None: its own.
-        stamp: the same for every attempt at the same work.
-        repeated: whether an earlier attempt at it may have been sent, by this process or one that is gone.
-        all: read all pages of a list; `limit`: read until there are so many items.
-        timeout: seconds for one attempt; None: the operation's own.
-        max_retries: None: the provider's own.
-        progress: hears of each page.
-    """
-
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    resource_id: str | None = None
-    key_id: str | None = None
-    stamp: str = ""
-    repeated: bool = False
-    all: bool = False
-    limit: int | None = None
-    timeout: float | None = None
-    max_retries: int | None = None
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +92,11 @@ class ManifestProvider:
         """Those that are not only for hooks."""
         return {name: operation for name, operation in self.manifest.operations.items() if not operation.internal}
 
+    starts = False
+
+    def operation_names(self) -> tuple[str, ...]:
+        return tuple(self.operations)
+
     def operation(self, name: str) -> Operation:
         """One of them. Raises ValidationError."""
         if (found := self.operations.get(name)) is None:
@@ -137,14 +118,28 @@ class ManifestProvider:
             return "yes"
         return f"no: dipeo-nb keys set {self.authorizer.service}"
 
-    def check(self, operation: str, parameters: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
+    def check(self, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
         """The parameters of a call with defaults. Raises ValidationError."""
-        return arguments(f"{self.name}.{operation}", self.operation(operation), parameters, resource_id)
+        return arguments(f"{self.name}.{operation}", self.operation(operation), config, resource_id)
 
-    def preview(self, operation: str, parameters: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
+    def check_node(self, operation: str, config: Mapping[str, Any], *, paged: bool = False) -> None:
+        """See `ProviderPort`."""
+        found, name = self.operation(operation), f"{self.name}.{operation}"
+        arguments(name, found, {n: v for n, v in config.items() if not _is_template(v)}, partial=True)
+        for parameter in config:
+            if _is_template(config[parameter]) and parameter not in found.parameters:
+                arguments(name, found, {parameter: ""}, partial=True)
+        if paged and found.paging is None and found.steps is None:
+            raise ValidationError(f"{name} has no pages.", hint="Leave out `all` and `limit`.")
+
+    def accepted(self, operation: str) -> frozenset[str] | None:
+        """See `ProviderPort`."""
+        return frozenset(self.operation(operation).parameters)
+
+    def preview(self, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
         """The request that a call would send first, with the key masked; nothing is sent."""
         found = self.operation(operation)
-        values = self._values(operation, Call(parameters, resource_id, stamp="STAMP"))
+        values = self._values(operation, Call(config, resource_id, stamp="STAMP"))
         shown: dict[str, Any] = {"operation": f"{self.name}.{operation}", "effect": found.effective}
         if found.steps is not None:
             return {
@@ -159,6 +154,36 @@ class ManifestProvider:
         if request.content is not None:
             shown["body"] = _readable(request.content)
         return shown
+
+    async def offered(self) -> list[OfferedTool]:
+        """See `ProviderPort`; likewise for the next ones."""
+        return [
+            OfferedTool(f"{self.name}.{name}", operation.description, operation.json_schema())
+            for name, operation in self.operations.items()
+        ]
+
+    async def row(self) -> dict[str, Any]:
+        about = self.manifest.description
+        return {
+            "provider": self.name, "ready": await self.ready(), "operations": len(self.operations), "about": about, "from": self.source,
+        }  # fmt: skip
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "operation": name,
+                "effect": operation.effective,
+                "parameters": ", ".join(f"{p}*" if q.required else p for p, q in operation.parameters.items()),
+                "about": operation.description,
+            }
+            for name, operation in self.operations.items()
+        ]
+
+    def signature(self, operation: str) -> inspect.Signature:
+        return signature_of(self.operation(operation))
+
+    def help(self, operation: str) -> str:
+        return description_of(self.operation(operation))
 
     async def execute(self, operation: str, call: Call) -> Any:
         """The result of an operation: a JSON value; of a list the items of its first page, with `all` or `limit` of all pages.
@@ -377,3 +402,11 @@ def _readable(content: str | bytes) -> Any:
         return parse_json(content)
     except ValueError:
         return content
+
+
+def _is_template(value: Any) -> bool:
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(map(_is_template, value.values()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    return isinstance(value, list) and any(map(_is_template, value))  # pyright: ignore[reportUnknownArgumentType]

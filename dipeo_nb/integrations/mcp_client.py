@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,12 +31,11 @@ from dipeo_nb.errors import (
 )
 from dipeo_nb.integrations.mcp_oauth import Paste, authorization
 from dipeo_nb.integrations.mcp_servers import McpFile, McpServer
+from dipeo_nb.integrations.provider_port import Ask
 
 CONNECT_S = 60.0
 """Seconds until a server has to be ready; a first start may install it."""
 MOST_PAGES = 100
-Ask = Callable[[str], Awaitable[str | None]]
-"""Asks the user a question; None: there is no answer."""
 _asking: ContextVar[Ask | None] = ContextVar("dipeo_nb_mcp_ask", default=None)
 
 

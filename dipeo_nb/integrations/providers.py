@@ -1,56 +1,25 @@
-"""Providers of integrated_api nodes: manifests and classes, and the service that nodes call them through."""
+"""The service of integrations: finds a provider by its name, whatever is behind it (`provider_port`), and calls it."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-from dipeo_nb.common import lazy, user_code
+from dipeo_nb.common import user_code
 from dipeo_nb.common.text import did_you_mean
 from dipeo_nb.domain.ports import OfferedTool
-from dipeo_nb.errors import ConfigurationError, IntegrationError, ServiceError, ValidationError
-from dipeo_nb.integrations.manifest_provider import Call, ManifestProvider, Progress, Surroundings
-from dipeo_nb.integrations.mcp_client import Ask, McpClients, check_arguments
+from dipeo_nb.errors import ConfigurationError, DipeoError, ValidationError
+from dipeo_nb.integrations.class_provider import TRANSIENT as TRANSIENT  # where it was
+from dipeo_nb.integrations.class_provider import BaseProvider, ClassProvider
+from dipeo_nb.integrations.manifest_provider import ManifestProvider, Surroundings
+from dipeo_nb.integrations.mcp_client import McpClients
+from dipeo_nb.integrations.mcp_provider import McpProvider
 from dipeo_nb.integrations.mcp_servers import PREFIX
+from dipeo_nb.integrations.provider_port import Ask, Call, Progress, ProviderPort
 from dipeo_nb.integrations.registry import Found, Registry, variables_known
-from dipeo_nb.integrations.requests import arguments
-
-if TYPE_CHECKING:
-    import stamina
-else:
-    stamina = lazy.module("stamina")  # with tenacity a tenth of the start of a command; only what is repeated needs it
-
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses of HTTP that may be gone the next time."""
-
-
-class BaseProvider:
-    """A service with operations: the public async methods of a subclass, by name.
-
-        class JiraProvider(BaseProvider):
-            name = "jira"
-
-            async def create_issue(self, project: str, summary: str) -> str: ...
-
-    The `config` of a node gives the arguments. An operation that takes `resource_id`, `api_key_id` or `idempotency_key` gets those of
-    the node, too. Errors are ServiceErrors; one with a `status` of `TRANSIENT` is tried again. Operations and `cleanup` run on the event
-    loop of functions, so that one which blocks does not hold runs.
-    """
-
-    name: ClassVar[str]
-
-    def operations(self) -> dict[str, Callable[..., Any]]:
-        """Name → method."""
-        own = {
-            n for kind in type(self).__mro__ if issubclass(kind, BaseProvider) and kind is not BaseProvider for n in vars(kind)
-        }
-        lifecycle = ("initialize", "cleanup")
-        methods = {n: getattr(self, n) for n in sorted(own) if not n.startswith("_") and n not in lifecycle}
-        return {n: method for n, method in methods.items() if inspect.iscoroutinefunction(method)}
 
 
 class IntegratedApiService:
@@ -147,16 +116,34 @@ class IntegratedApiService:
         return sorted({*self._classes, *self._added, *servers, *(() if self._registry is None else self._registry.names())})
 
     def operations(self) -> Mapping[str, Sequence[str]]:
-        """Provider → its operations; none of an MCP server, which would have to be started."""
-        return {name: () if self.mcp_clients(name) is not None else self.operations_of(name) for name in self.names()}
+        """Provider → its operations; none of one that would have to be started."""
+        return {name: () if (found := self.find(name)).starts else found.operation_names() for name in self.names()}
 
     def operations_of(self, name: str) -> tuple[str, ...]:
-        """The operations of one provider. Raises ValidationError."""
+        """The operations of one provider. Raises as `find`."""
+        return self.find(name).operation_names()
+
+    def find(self, name: str) -> ProviderPort:
+        """A provider.
+
+        Raises:
+            ValidationError: there is none.
+            ManifestError: its manifest cannot be used.
+            TrustError: it is in a folder that is not trusted.
+        """
         if (own := self.provider_class(name)) is not None:
-            return tuple(own.operations())
+            return ClassProvider(own)
         if (clients := self.mcp_clients(name)) is not None:
-            return tuple(clients.known_tools(name))
-        return tuple(self.manifest_provider(name).operations)
+            return McpProvider(name, clients)
+        return self.manifest_provider(name)
+
+    async def row(self, name: str) -> dict[str, Any]:
+        """A provider in a list; one that cannot be used says why."""
+        try:
+            found = self.find(name)
+        except DipeoError as error:
+            return {"provider": name, "ready": f"no: {error}", "operations": 0, "about": "", "from": ""}
+        return await found.row()
 
     def mcp_clients(self, name: str) -> McpClients | None:
         """The connections, when the provider is an MCP server."""
@@ -166,10 +153,6 @@ class IntegratedApiService:
         """A provider that is a class; None when there is none of that name."""
         self._take_offers()
         return self._classes.get(name)
-
-    def class_operation(self, provider: str, operation: str) -> Callable[..., Any]:
-        """An operation of a provider that is a class. Raises ValidationError."""
-        return self._method(self._classes[provider], operation)
 
     def manifest_provider(self, name: str) -> ManifestProvider:
         """A provider with a manifest.
@@ -197,22 +180,11 @@ class IntegratedApiService:
 
     def check(self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> None:
         """Check a call without making it. Raises ValidationError when it cannot be made."""
-        if (own := self.provider_class(provider)) is not None:
-            self._arguments(self._method(own, operation), dict(config), {"resource_id": resource_id}, f"{provider}.{operation}")
-        elif (clients := self.mcp_clients(provider)) is None:
-            self.manifest_provider(provider).check(operation, config, resource_id)
-        elif (tool := clients.known_tools(provider).get(operation)) is not None:
-            check_arguments(f"{provider}.{operation}", tool, config)
-        else:
-            raise ValidationError(
-                f"{provider} has no tool '{operation:.80}'.", hint=f"It has: {', '.join(clients.known_tools(provider))}."
-            )
+        self.find(provider).check(operation, config, resource_id)
 
     def accepted(self, provider: str, operation: str) -> frozenset[str] | None:
         """The parameters of an operation; None when they are not known. Raises ValidationError."""
-        if self.provider_class(provider) is not None or self.mcp_clients(provider) is not None:
-            return None
-        return frozenset(self.manifest_provider(provider).operation(operation).parameters)
+        return self.find(provider).accepted(operation)
 
     def check_node(self, provider: str, operation: str, config: Mapping[str, Any], *, paged: bool = False) -> None:
         """Check a call whose parameters are templates, and may also come from elsewhere, as far as that is known before a run.
@@ -221,33 +193,13 @@ class IntegratedApiService:
             ValidationError: there is no such provider, operation or parameter, or a value does not fit.
             ManifestError: the manifest cannot be used.
         """
-        if (own := self.provider_class(provider)) is not None:
-            self._method(own, operation)
-            return
-        if (clients := self.mcp_clients(provider)) is not None:
-            clients.check_server(provider)
-            return
-        found = self.manifest_provider(provider)
-        arguments(
-            f"{provider}.{operation}",
-            found.operation(operation),
-            {n: v for n, v in config.items() if not _is_template(v)},
-            partial=True,
-        )
-        for name in config:
-            if _is_template(config[name]) and name not in found.operation(operation).parameters:
-                arguments(f"{provider}.{operation}", found.operation(operation), {name: ""}, partial=True)
-        if paged and found.operation(operation).paging is None and found.operation(operation).steps is None:
-            raise ValidationError(f"{provider}.{operation} has no pages.", hint="Leave out `all` and `limit`.")
+        self.find(provider).check_node(operation, config, paged=paged)
 
     def preview(
         self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None
     ) -> dict[str, Any]:
         """What a call would send, with the key masked. Raises as `check`."""
-        if self.provider_class(provider) is None and self.mcp_clients(provider) is None:
-            return self.manifest_provider(provider).preview(operation, config, resource_id)
-        self.check(provider, operation, config, resource_id)
-        return {"operation": f"{provider}.{operation}", "effect": "once", "parameters": dict(config)}
+        return self.find(provider).preview(operation, config, resource_id)
 
     # Calls.
 
@@ -259,23 +211,7 @@ class IntegratedApiService:
             ProviderUnavailableError: an MCP server cannot be used.
         """
         provider, _, wanted = name.partition(".")
-        if (own := self.provider_class(provider)) is not None:
-            found = [
-                OfferedTool(f"{provider}.{n}", inspect.getdoc(method) or n, _schema_of(method))
-                for n, method in own.operations().items()
-            ]
-        elif (clients := self.mcp_clients(provider)) is not None:
-            tools = await clients.tools(provider)
-            found = [
-                OfferedTool(f"{provider}.{n}", tool.description or n, tool.schema, tool.destructive)
-                for n, tool in tools.items()
-            ]
-        else:
-            operations = self.manifest_provider(provider).operations
-            found = [
-                OfferedTool(f"{provider}.{n}", operation.description, operation.json_schema())
-                for n, operation in operations.items()
-            ]
+        found = await self.find(provider).offered()
         chosen = [tool for tool in found if wanted in ("*", tool.operation.partition(".")[2])]
         if not chosen:
             names = [tool.operation.partition(".")[2] for tool in found]
@@ -301,17 +237,10 @@ class IntegratedApiService:
         progress: Progress | None = None,
         ask: Ask | None = None,
     ) -> Any:
-        if (own := self.provider_class(provider)) is not None:
-            return await self._of_class(
-                own, provider, operation, dict(config or {}), timeout, max_retries,
-                {"resource_id": resource_id, "api_key_id": api_key_id, "idempotency_key": idempotency_key},
-            )  # fmt: skip
-        if (clients := self.mcp_clients(provider)) is not None:
-            return await clients.execute(provider, operation, config or {}, timeout=timeout, progress=progress, ask=ask)
         call = Call(
-            config or {}, resource_id, api_key_id, idempotency_key or "", repeated, all, limit, timeout, max_retries, progress
+            config or {}, resource_id, api_key_id, idempotency_key or "", repeated, all, limit, timeout, max_retries, progress, ask
         )  # fmt: skip
-        return await self.manifest_provider(provider).execute(operation, call)
+        return await self.find(provider).execute(operation, call)
 
     # DiPeO's names.
 
@@ -366,40 +295,6 @@ class IntegratedApiService:
     async def _call_other(self, provider: str, operation: str, call: Call) -> Any:
         return await self.manifest_provider(provider).execute(operation, call)
 
-    async def _of_class(
-        self, own: BaseProvider, provider: str, operation: str, config: dict[str, Any], timeout: float | None, max_retries: int,
-        of_node: dict[str, Any],
-    ) -> Any:  # fmt: skip
-        method = self._method(own, operation)
-        arguments = self._arguments(method, config, of_node, f"{provider}.{operation}")
-        try:
-            async for attempt in stamina.retry_context(on=_is_transient, attempts=max_retries + 1, timeout=None):
-                with attempt:
-                    async with asyncio.timeout(timeout):
-                        return await user_code.call(method, **arguments)
-        except TimeoutError as error:
-            raise IntegrationError(
-                f"{provider}.{operation} took too long{'' if timeout is None else f' (limit: {timeout:g} s)'}.",
-                hint="Raise the timeout of the node.",
-            ) from error
-
-    @staticmethod
-    def _method(own: BaseProvider, operation: str) -> Callable[..., Any]:
-        operations = own.operations()
-        if operation not in operations:
-            raise ValidationError(f"{own.name} has no operation '{operation}'.", hint=f"It has: {', '.join(operations)}.")
-        return operations[operation]
-
-    @staticmethod
-    def _arguments(method: Callable[..., Any], config: dict[str, Any], of_node: dict[str, Any], name: str) -> dict[str, Any]:
-        signature = inspect.signature(method)
-        given = {key: value for key, value in of_node.items() if key in signature.parameters and value is not None} | config
-        try:
-            signature.bind(**given)
-        except TypeError as error:
-            raise ValidationError(f"{name}{signature}: {error}.", hint="Correct the `config` of the node.") from None
-        return given
-
     async def cleanup(self) -> None:
         """Close the providers that can be closed, all of them."""
         closing = [user_code.call(close) for p in self._classes.values() if (close := getattr(p, "cleanup", None)) is not None]
@@ -445,27 +340,3 @@ class IntegratedApiService:
                 raise ConfigurationError("This service has no manifests.", hint="Use the one of the session: dp.provider(…).")
             self._surroundings = self._make()
         return self._surroundings
-
-
-def _schema_of(method: Callable[..., Any]) -> dict[str, Any]:
-    """A JSON schema of a method's parameters, as far as their names say it."""
-    parameters = inspect.signature(method).parameters.values()
-    kinds = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
-    properties: dict[str, Any] = {}
-    for parameter in parameters:
-        named = kinds.get(getattr(parameter.annotation, "__name__", str(parameter.annotation)))
-        properties[parameter.name] = {"type": named} if named else {}
-    required = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
-    return {"type": "object", "properties": properties, "required": required}
-
-
-def _is_template(value: Any) -> bool:
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, Mapping):
-        return any(map(_is_template, value.values()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    return isinstance(value, list) and any(map(_is_template, value))  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, ServiceError) and error.facts.get("status") in TRANSIENT

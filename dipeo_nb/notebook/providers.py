@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import AsyncIterator, Generator, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from dipeo_nb.common.text import displayed, nearest
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.errors import ConfigurationError, DipeoError, ValidationError
-from dipeo_nb.integrations.description import description_of, operation_rows, provider_row, signature_of, tool_signature
 from dipeo_nb.integrations.providers import BaseProvider
 from dipeo_nb.integrations.registry import SUFFIXES
 from dipeo_nb.notebook import static_view
@@ -91,17 +89,8 @@ class Operation:
         self._provider = provider
         self.name = name
         service = _service(runtime)
-        if (own := service.provider_class(provider)) is not None:
-            method = own.operations()[name]
-            self.__signature__ = inspect.signature(method)
-            self.__doc__ = inspect.getdoc(method) or ""
-        elif (clients := service.mcp_clients(provider)) is not None:
-            tool = clients.known_tools(provider)[name]
-            self.__signature__, self.__doc__ = tool_signature(tool), tool.description
-        else:
-            found = service.manifest_provider(provider).operation(name)
-            self.__signature__ = signature_of(found)
-            self.__doc__ = description_of(found)
+        found = service.find(provider)
+        self.__signature__, self.__doc__ = found.signature(name), found.help(name)
         self.__name__ = name
 
     def __call__(self, **parameters: Any) -> Any:
@@ -142,7 +131,7 @@ class Provider:
 
     def operations(self) -> Table:
         """One row per operation: name, effect, parameters and what it does."""
-        return Table(operation_rows(_service(self._runtime), self.name))
+        return Table(_service(self._runtime).find(self.name).rows())
 
     @displayed
     def __repr__(self) -> str:
@@ -195,7 +184,7 @@ def call(runtime: Runtime, name: str, parameters: Mapping[str, Any]) -> Provider
 def providers(runtime: Runtime) -> Table:
     """See `Session.providers`."""
     service = _service(runtime)
-    return Table([run_sync(provider_row(service, name)) for name in service.names()], {"operations": int})
+    return Table([run_sync(service.row(name)) for name in service.names()], {"operations": int})
 
 
 def shown(value: Any) -> Any:

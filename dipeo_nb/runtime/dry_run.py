@@ -24,7 +24,6 @@ from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.options import check_services
 from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.state.memory import InMemoryRunStore
-from dipeo_nb.integrations.description import provider_row
 from dipeo_nb.llm import catalogue
 from dipeo_nb.runtime.dry_services import (
     DryAnswers,
@@ -212,7 +211,7 @@ async def _of_providers(runtime: Runtime, plan: Plan) -> list[Missing]:
             except DipeoError as error:
                 found.append(Missing(f"{provider} (key {key_id})", tuple(nodes), error.hint or error.message))
             continue
-        ready = str((await provider_row(service, provider))["ready"])
+        ready = str((await service.row(provider))["ready"])
         if ready.startswith("no: "):
             found.append(Missing(provider, tuple(nodes), ready.removeprefix("no: ")))
     return found
