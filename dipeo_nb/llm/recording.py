@@ -370,6 +370,12 @@ def active(settings: Settings) -> Recordings | None:
     return None if found is None or found.mode == "live" else found.hide(*secret_values(settings))
 
 
+def replaying(settings: Settings) -> bool:
+    """Whether a call made here and now calls nothing: its answer is recorded, or it fails."""
+    recordings = active(settings)
+    return recordings is not None and recordings.mode == "replay"
+
+
 async def through(
     recordings: Recordings | None,
     request: LLMRequest,

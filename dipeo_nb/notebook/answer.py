@@ -121,9 +121,7 @@ def markdown(answer: Answer) -> str:
     parts: list[str] = []
     if answer.reasoning.strip():
         parts.append(f"<details><summary>{small('Reasoning')}</summary>\n\n{safe(answer.reasoning.strip())}\n\n</details>")
-    lines = [f"⚠ {warning}" for warning in answer.warnings] + [f"ℹ {notice}" for notice in answer.notices]
-    lines += [line_of(use) for use in answer.tools_used]
-    if lines:
+    if lines := lines_of(answer):
         parts.append(small(*lines))
     if answer.structured is not None:
         parts.append(table(answer.structured))
@@ -134,6 +132,12 @@ def markdown(answer: Answer) -> str:
     parts += tool_outputs(answer.tool_outputs)
     parts.append(small(summary(answer)))
     return "\n\n".join(parts)
+
+
+def lines_of(answer: Answer) -> list[str]:
+    """What is said above the text: warnings, notices, calls of tools."""
+    said = [f"⚠ {warning}" for warning in answer.warnings] + [f"ℹ {notice}" for notice in answer.notices]
+    return said + [line_of(use) for use in answer.tools_used]
 
 
 def plain(answer: Answer) -> str:

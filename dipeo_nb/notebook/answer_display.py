@@ -2,83 +2,92 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.text import inert
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.answer import Answer, line_of, summary
+from dipeo_nb.notebook.saved_output import SavedOutput
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer
 
-INTERVAL_S = 0.05
-"""Seconds between two updates of a cell: jupyter_server drops everything beyond 1000 messages a second."""
-SHARE = 0.1
-"""Largest share of the time that goes into drawing one answer."""
+if TYPE_CHECKING:
+    from dipeo_nb.notebook import chat_feed, view
+else:
+    view = lazy.module("dipeo_nb.notebook.view")  # the views bring ipywidgets along
+    chat_feed = lazy.module("dipeo_nb.notebook.chat_feed")
+
+FACE_S = 10.0
+"""Seconds between two faces of an answer that streams in: what a notebook has that is saved meanwhile."""
 
 
 class CellDisplay:
-    """Shows one answer in one output of a cell, under one display id. Created and shown in the cell; `changed` on the loop thread.
+    """Shows one answer in one output of a cell. Created and shown in the cell; everything else on the loop thread.
 
-    Updates are few however fast the pieces arrive; the last one is the complete answer and needs no kernel.
+    While the answer streams in, views of it stand over a static face; at the end the face is the complete answer, which needs no kernel.
+
+    Args:
+        waits: whether the cell waits for the answer.
     """
 
-    def __init__(self, seen: StreamingAnswer) -> None:
+    def __init__(self, seen: StreamingAnswer, *, waits: bool) -> None:
         self._seen = seen
-        self._handle: Any = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._next = 0.0
+        self._waits = waits
+        self._output: SavedOutput | None = None
+        self._feed: chat_feed.ChatFeed | None = None
+        self._added = False
+        self._next_face = 0.0
         self.cell = kernel.cell_number()
 
     def show(self) -> None:
         """Create the output in the running cell."""
         from IPython.core.displaypub import CapturingDisplayPublisher
         from IPython.core.getipython import get_ipython
-        from IPython.display import display
 
         if isinstance(getattr(get_ipython(), "display_pub", None), CapturingDisplayPublisher):
             return  # %%capture would keep every update as an output of its own
-        self._handle = display(self._seen.bundle(), raw=True, display_id=True)
+        if not kernel.unattended():
+            self._feed = chat_feed.ChatFeed(view.views().new_id(), self._seen)
+        elif self._waits:
+            return  # a log of the outputs has the answer, and nothing before it
+        self._output = SavedOutput(self._face())
+        self._next_face = time.monotonic() + FACE_S
 
     def changed(self) -> None:
-        """Redraw soon: at once when the interval is over, which a busy loop that delays timers does not prevent."""
-        now = time.monotonic()
-        if self._handle is None or (now < self._next and self._timer is not None):
+        """Tell the views soon."""
+        if self._feed is None or self._output is None:
             return
-        if now >= self._next:
-            self._paint()
-        else:
-            self._timer = asyncio.get_running_loop().call_later(self._next - now, self._paint)
+        self._feed.changed = True
+        if not self._added:
+            self._added = True
+            view.views().add(self._feed)
+        if time.monotonic() >= self._next_face:
+            self._next_face = time.monotonic() + FACE_S
+            self._output.update(self._face())
 
     def finish(self, answer: Answer) -> None:
-        """Draw the complete answer."""
-        self._unset()
+        """Show the complete answer."""
+        if answer.cached and kernel.unattended():
+            answer = replace(answer, seconds=None)  # two executions with recordings leave the same outputs
         data, metadata = answer._repr_mimebundle_()
-        if self._handle is None:
+        if self._feed is not None:
+            self._feed.end(answer)
+            view.views().add(self._feed)
+        if self._output is None:
             from IPython.display import display
 
             display(data, raw=True, metadata=metadata)
         else:
-            self._update(data, metadata)
+            self._output.update(data, metadata, final=True)
 
-    def _paint(self) -> None:
-        self._unset()
-        began = time.monotonic()
-        self._update(self._seen.bundle())
-        now = time.monotonic()
-        self._next = now + max(INTERVAL_S, (now - began) / SHARE)
-
-    def _update(self, data: Mapping[str, str], metadata: Mapping[str, Any] | None = None) -> None:
-        # An empty context: the update belongs to the display, not to the cell that happens to run now.
-        contextvars.Context().run(self._handle.update, dict(data), raw=True, metadata=dict(metadata or {}))
-
-    def _unset(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _face(self) -> dict[str, str]:
+        data = self._seen.bundle()
+        if self._feed is not None:
+            data["text/html"] = view.views().mark(self._feed.id, data["text/html"], final=False)
+        return data
 
 
 class TextDisplay:

@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from dipeo_nb.execution import run_file
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.options import checked_number
 from dipeo_nb.execution.replay import Replay
-from dipeo_nb.execution.snapshots import read_run
+from dipeo_nb.execution.snapshots import pages, read_run
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.interrupts import short, stopping_on_ctrl_c
 from dipeo_nb.notebook.prompter import NotebookPrompter
@@ -201,6 +201,17 @@ class AwaitedRun(RunFacts, Generic[R]):
         return (
             [own] if self._recorded is not None else [own, *run_sync(run_file.sub_runs(self._runtime.services.store, own[0]))]
         )
+
+    async def _pages(self, after: int) -> AsyncIterator[Iterable[Event]]:
+        """The events after a number, in pages; on the loop thread."""
+        if self._recorded is not None:
+            yield [event for event in self._recorded if event.seq > after]
+            return
+        await self._runtime.initialize()
+        async for page in pages(self._runtime.services.store, self.id, after=after):
+            yield page
+        if self._execution is not None:
+            yield [event for event in self._execution.tail if event.seq > after]
 
     def _read(self, take: Callable[[Event], object]) -> None:
         async def read() -> None:

@@ -101,7 +101,7 @@ class LLM:
         """
         if threading.current_thread() is LoopThread.get().thread:
             raise RuntimeError("chat() on dipeo_nb's own event loop would never return; use `await achat(…)`.")
-        call = _Call(self._service, self.request(prompt, **options), self.name, display)
+        call = _Call(self._service, self.request(prompt, **options), self.name, display, waits=True)
         call.show()
         try:
             future = submit(call.run())
@@ -117,7 +117,7 @@ class LLM:
 
     async def achat(self, prompt: Messages, *, display: bool | None = None, **options: Any) -> Answer:
         """Like `chat`, but awaited; several at once with `asyncio.gather`, each with its own output."""
-        call = _Call(self._service, self.request(prompt, **options), self.name, display)
+        call = _Call(self._service, self.request(prompt, **options), self.name, display, waits=False)
         call.show()
         if threading.current_thread() is LoopThread.get().thread:
             return await call.run()
@@ -337,7 +337,7 @@ def tool(function: Callable[..., Any] | None = None, *, name: str | None = None,
 class _Call:
     """One streamed call and its display. `show` in the cell, `run` on the loop thread."""
 
-    def __init__(self, service: LLMServicePort, request: LLMRequest, name: str, display: bool | None) -> None:
+    def __init__(self, service: LLMServicePort, request: LLMRequest, name: str, display: bool | None, *, waits: bool) -> None:
         if display is not None:
             checked_flag(display, "display")
         self._service = service
@@ -345,7 +345,7 @@ class _Call:
         self._seen = StreamingAnswer(name)
         self._display: CellDisplay | TextDisplay | None = None
         if kernel.in_kernel() and display is not False:
-            self._display = CellDisplay(self._seen)
+            self._display = CellDisplay(self._seen, waits=waits)
         elif display:
             self._display = TextDisplay(self._seen)
         self.answer: Answer | None = None

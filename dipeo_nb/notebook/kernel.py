@@ -22,6 +22,14 @@ def unattended() -> bool:
     return getattr(shell.kernel, "_allow_stdin", True) is False
 
 
+def execution() -> str | None:
+    """Id of the request that is being executed, mostly of a cell; None outside a kernel."""
+    if not in_kernel():
+        return None
+    get_parent = getattr(sys.modules["IPython"].get_ipython(), "get_parent", None)  # other kernels may have none
+    return None if get_parent is None else get_parent().get("header", {}).get("msg_id")
+
+
 def current_cell() -> tuple[str, str] | None:
     """Ids of the notebook cell that is being executed, and of this execution of it; None when the front end sends none."""
     if not in_kernel():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -29,12 +28,12 @@ from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.run_errors import as_run_error, describe
 from dipeo_nb.execution.run_state import RunState, interrupted
+from dipeo_nb.llm.recording import replaying
 from dipeo_nb.notebook import begun_runs, kernel, static_view
-from dipeo_nb.notebook.awaited_run import AwaitedRun
 from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.prompter import NotebookPrompter
-from dipeo_nb.notebook.run_display import show_live
 from dipeo_nb.notebook.run_failure import failure
+from dipeo_nb.notebook.shown_run import ShownRun
 from dipeo_nb.notebook.tables import Events, Table
 from dipeo_nb.notebook.transcript import Transcript, Turns
 from dipeo_nb.runtime import Runtime
@@ -137,18 +136,26 @@ class RunResult:
         """The object that `dipeo-nb run --json` prints; see `Run.to_dict`."""
         return self.run.to_dict()
 
+    def _ipython_display_(self) -> None:
+        if not self.run.shown_here:  # which shows the outputs already
+            raise NotImplementedError  # IPython displays it as any other value
+
     @displayed
     def __repr__(self) -> str:
-        state = self.run.state
+        state = self._shown
         outputs = short_repr(dict(self.outputs), 600)
         return f"RunResult({short_repr(state.diagram, 80)}, {static_view.headline(state)}, outputs={outputs})"
 
     @displayed
     def _repr_html_(self) -> str:
-        return static_view.short_html(self.run.state)
+        return static_view.short_html(self._shown)
+
+    @property
+    def _shown(self) -> RunState:
+        return static_view.timeless(self.run.state) if self.run.repeated else self.run.state
 
 
-class Run(AwaitedRun["RunResult"]):
+class Run(ShownRun["RunResult"]):
     """One run, executing or finished.
 
     As the last line of a cell, it is shown live. `await run` or `run.result()` waits for it, returns a `RunResult`, and raises
@@ -183,8 +190,10 @@ class Run(AwaitedRun["RunResult"]):
         self._view = view
         self.cell = None if execution is None else kernel.current_cell()
         """The notebook cell that started it, and the execution of that cell."""
+        self.repeated = execution is not None and kernel.unattended() and replaying(runtime.settings)
         self._finished = threading.Event()
         self._displays: list[concurrent.futures.Future[None]] = []
+        self._shown = None
         self._future: concurrent.futures.Future[None] | None = None
         if execution is None:
             self._finished.set()
@@ -424,43 +433,6 @@ class Run(AwaitedRun["RunResult"]):
             if not self._state.finished:
                 self._state.fail(describe(as_run_error(error, None), None), self._runtime.services.clock.now())
             raise
-
-    # Display.
-
-    def show(self) -> None:
-        """Display the run in the running cell: live while it executes, and as a static picture when it has ended.
-
-        Outside a kernel: print its state as lines of text.
-        """
-        self.attended = self._finished.is_set() or kernel.in_kernel()  # a live view will show the end
-        if not kernel.in_kernel():
-            sys.stdout.write(static_view.plain(self.state, self._diagram) + "\n")
-            return
-        if self._finished.is_set() or self._diagram is None or not self._view:
-            from IPython.display import display
-
-            display(self._repr_mimebundle_(), raw=True)
-            return
-        self._displays.append(
-            show_live(
-                self._runtime,
-                self._state,
-                self._diagram,
-                self._answers,
-                stop=self.stop,
-                answer=self._answered_in_view,
-                finished=self._finished.is_set,
-            )
-        )
-
-    def _ipython_display_(self) -> None:
-        # Not a mimebundle alone: the live view is replaced at the end, for which its output needs a handle.
-        self.show()
-
-    @displayed
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """The static form of the run, as it is now."""
-        return static_view.bundle(self.state, self._diagram, when=self.timeline)
 
     @displayed
     def __repr__(self) -> str:

@@ -1,85 +1,213 @@
-"""The live display of a run, in the cell that shows it."""
+"""The outputs that show one run: its static face, which a saved notebook keeps, and what the views over it are given."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common import lazy
 from dipeo_nb.common.loop import submit
 from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.diagram import DomainDiagram
+from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.snapshots import read_run
+from dipeo_nb.execution.snapshots import pages
+from dipeo_nb.notebook import kernel, run_page, static_view
 from dipeo_nb.notebook.prompter import NotebookPrompter
+from dipeo_nb.notebook.saved_output import SavedOutput
+from dipeo_nb.notebook.timeline import Timeline
 from dipeo_nb.runtime import Runtime
 
 if TYPE_CHECKING:
-    from dipeo_nb.notebook import view
+    from dipeo_nb.notebook import run_feed, run_table, view
 else:
-    view = lazy.module("dipeo_nb.notebook.view")  # the live view brings ipywidgets along
+    view = lazy.module("dipeo_nb.notebook.view")  # the views bring ipywidgets along
+    run_feed = lazy.module("dipeo_nb.notebook.run_feed")
+    run_table = lazy.module("dipeo_nb.notebook.run_table")
 
+CHECK_S = 0.05
+"""Seconds between two looks whether the run has ended."""
+FACE_S = 10.0
+"""Seconds between two faces of a run that is going on: what a notebook has that is saved, and loses its kernel, meanwhile."""
 _LOG = logger(__name__)
 
 
-def show_live(
-    runtime: Runtime,
-    state: RunState,
-    diagram: DomainDiagram,
-    answers: NotebookPrompter | None,
-    *,
-    stop: Callable[[], None],
-    answer: Callable[[str, str], None],
-    finished: Callable[[], bool],
-) -> concurrent.futures.Future[None]:
-    """Display a run that is executing, and keep the display up to date.
+class RunDisplay:
+    """All outputs that show one run.
 
     Args:
-        answers: prompts the user in a waiting cell, unless the form of the display works.
-        stop: called when the user presses Stop.
-        answer: called with the id of a question and the user's answer to it.
+        read: gives the events after a number, in pages, from the record of the run.
+        answers: prompts the user in a waiting cell, unless the form of a view works.
+        stop: ends the run; None when it cannot be stopped here.
+        answer: takes (request id, text).
         finished: whether the run has ended.
-
-    Returns:
-        Done when the display shows the end of the run.
+        budget: US dollars that it may cost.
+        timeless: whether faces leave out what differs between two runs that do the same.
+        timeline: reads when nodes worked and waited; not on the loop thread.
     """
 
-    def reached() -> None:
-        if answers is not None:
-            answers.form_got_through()
+    def __init__(
+        self,
+        runtime: Runtime | None,
+        state: RunState,
+        diagram: DomainDiagram,
+        *,
+        read: Callable[[int], AsyncIterator[Iterable[Event]]],
+        finished: Callable[[], bool],
+        stop: Callable[[], None] | None = None,
+        answer: Callable[[str, str], None] | None = None,
+        answers: NotebookPrompter | None = None,
+        budget: float | None = None,
+        timeless: bool = False,
+        timeline: Callable[[], Timeline | None] = lambda: None,
+    ) -> None:
+        self._runtime, self._state, self._diagram = runtime, state, diagram
+        self._read, self._finished, self._answers = read, finished, answers
+        self._stop, self._answer = stop, answer
+        self._budget, self._timeless, self._timeline = budget, timeless, timeline
+        self._outputs: list[SavedOutput] = []
+        self._feed: run_feed.RunFeed | None = None
+        self._following: concurrent.futures.Future[None] | None = None
 
-    if answers is not None:
-        answers.view_since = time.monotonic()
+    def show(self) -> concurrent.futures.Future[None] | None:
+        """Display the run in the running cell.
 
-    live = view.LiveDisplay(
-        state,
-        diagram,
-        stop=stop,
-        answer=answer,
-        elsewhere=lambda: answers is not None and answers.waiting_cells > 0 and not answers.form_works,
-        reached=reached,
-    )
-    live.show()
-    following = submit(_follow(runtime, state.run_id, live, finished))
-    following.add_done_callback(_report)
-    return following
+        Returns:
+            Done when every output shows the end of the run; None when it had ended before.
+        """
+        if self._answers is not None:
+            self._answers.view_since = time.monotonic()
+        ended = self._finished()
+        if not kernel.unattended() and self._feed is None:
+            if not ended and not run_table.has_room():
+                return submit(self._in_table(run_table.table_here()))
+            self._feed = self._new_feed()
+            if not ended:
+                run_table.count(self._finished)
+        self._outputs.append(SavedOutput(self._face(self._state, png=ended)))
+        if ended:
+            if self._feed is not None:
+                submit(self._add())
+            return None
+        if self._following is None or self._following.done():
+            self._following = submit(self._follow())
+            self._following.add_done_callback(_report)
+        return self._following
 
+    async def _in_table(self, table: run_table.RunTable) -> None:
+        """Be a row of a table until the run has ended."""
+        table.add(run_table.TableRow(self._state, self._finished, time.time()))
+        view.views().add(table)
+        while not self._finished():  # noqa: ASYNC110 - it ends on the loop thread, one of many
+            await asyncio.sleep(CHECK_S)
+        if table.ended:
+            table.draw()
 
-async def _follow(runtime: Runtime, run_id: str, live: view.LiveDisplay, finished: Callable[[], bool]) -> None:
-    services = runtime.services
-    await runtime.initialize()
-    # Subscribed first: an event that is stored meanwhile comes twice rather than never, and the view takes each number once.
-    subscription = services.bus.subscribe(live.see, run_id=run_id)
-    try:
-        await read_run(services.store, run_id, live.see)
-        await live.follow(finished)
-    finally:
-        services.bus.unsubscribe(subscription)
+    def _new_feed(self) -> run_feed.RunFeed:
+        return run_feed.RunFeed(
+            view.views().new_id(),
+            self._state,
+            self._diagram,
+            read=self._read,
+            stop=self._stop or (lambda: None),
+            answer=self._answer or (lambda request, text: None),
+            can=self._can,
+            child=self._child,
+            budget=self._budget,
+            face=lambda: asyncio.to_thread(self._face, self._state, png=True),
+            live=not self._finished(),
+            reached=self._reached,
+        )
+
+    def _can(self) -> list[str]:
+        """What the user may do in a view now."""
+        can = ["since", "body"]
+        if self._finished():
+            return can
+        if self._stop is not None:
+            can.append("stop")
+        answers = self._answers
+        elsewhere = answers is not None and answers.waiting_cells > 0 and not answers.form_works
+        if self._answer is not None and not elsewhere:  # else the waiting cell asks
+            can.append("answer")
+        return can
+
+    def _reached(self) -> None:
+        if self._answers is not None:
+            self._answers.form_got_through()
+
+    async def _child(self, run_id: str) -> Mapping[str, Any] | None:
+        """The record of a run of a sub-diagram, as a page takes it."""
+        if self._runtime is None:
+            return None
+        events = [event async for page in pages(self._runtime.services.store, run_id) for event in page]
+        state = RunState.fold(events)
+        diagram = static_view.diagram_of(state)
+        if diagram is None:
+            return None
+        name, live = state.diagram, not state.finished
+        head = run_page.head_of(run_id, diagram, name=name, model=state.model, live=live, can=[])
+        return {"head": head, "events": list(run_feed.joined(events))}
+
+    async def _add(self) -> None:
+        assert self._feed is not None
+        if self._feed.last == 0:
+            self._feed.last = self._state.events
+        view.views().add(self._feed)
+
+    async def _follow(self) -> None:
+        """Keep the outputs and the views up to date until the run has ended. On the loop thread."""
+        feed, runtime = self._feed, self._runtime
+        assert runtime is not None
+        await runtime.initialize()
+        bus = runtime.services.bus
+        # Subscribed first: an event that is stored meanwhile comes twice rather than never, and the feed takes each number once.
+        subscription = None if feed is None else bus.subscribe(feed.see, run_id=self._state.run_id)
+        try:
+            if feed is not None:
+                async for page in self._read(0):
+                    for event in page:
+                        feed.see(event)
+                view.views().add(feed)
+            drawn_at, drawn = time.monotonic(), 0
+            while not self._finished():
+                await asyncio.sleep(CHECK_S)
+                if time.monotonic() - drawn_at >= FACE_S and self._state.events != drawn:
+                    drawn_at, drawn = time.monotonic(), self._state.events
+                    await self._draw(self._state.snapshot(), final=False)
+            if feed is not None:
+                async for page in self._read(feed.seen):  # what was not published, as the end of a run that is not recorded
+                    for event in page:
+                        feed.see(event)
+        finally:
+            if subscription is not None:
+                bus.unsubscribe(subscription)
+            if feed is not None:
+                feed.end()
+            await self._draw(self._state, final=True)
+
+    async def _draw(self, state: RunState, *, final: bool) -> None:
+        face = await asyncio.to_thread(self._face, state, png=final)
+        for output in list(self._outputs):
+            output.update(face, final=final)
+
+    def _face(self, state: RunState, *, png: bool) -> dict[str, Any]:
+        """What a notebook holds of the run as it is now."""
+        ended = self._finished()
+        if self._timeless:
+            state = static_view.timeless(state)
+        when = self._timeline() if ended and not self._timeless else None
+        data = static_view.bundle(state, self._diagram, png=png, when=when)
+        if self._feed is not None:
+            html = data["text/html"] + ("" if ended else static_view.unfinished(state.run_id))
+            data["text/html"] = view.views().mark(self._feed.id, html, final=ended)
+        return data
 
 
 def _report(following: concurrent.futures.Future[None]) -> None:
     """Log the failure of a display; it must not break the run that it shows."""
     if not following.cancelled() and (error := following.exception()) is not None:
-        _LOG.error("The live view of a run ended early: %s", error, exc_info=error)
+        _LOG.error("The view of a run ended early: %s", error, exc_info=error)

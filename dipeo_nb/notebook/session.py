@@ -34,7 +34,7 @@ from dipeo_nb.execution.options import (
     checked_trust,
 )
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import begun_runs, kernel
+from dipeo_nb.notebook import begun_runs
 from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.dry_run_method import DryRunMethod
@@ -324,26 +324,16 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             RunError, ServiceError: the run failed or was aborted; `error.run` is the run.
         """
         run = self.start(diagram, view=view, **options)
-        try:
-            if view and kernel.in_kernel():
-                run.show()
+        with run.shown_meanwhile():
             return run.result()
-        except KeyboardInterrupt as interrupt:
-            run._interrupted(interrupt)  # also while the view is created, which takes a second for the first one
-            raise
 
     @naming_the_call
     @options_of(start)
     async def arun(self, diagram: Any, *, view: bool = True, **options: Any) -> RunResult:
         """Like `run`, with the same options, but awaited: `await dp.arun(…)`, or several at once with `asyncio.gather`."""
         run = self.start(diagram, view=view, **options)
-        try:
-            if view and kernel.in_kernel():
-                run.show()
-        except KeyboardInterrupt as interrupt:
-            run._interrupted(interrupt)
-            raise
-        return await run
+        with run.shown_meanwhile():
+            return await run
 
     @checked_call
     def trust(self, path: str | os.PathLike[str], *, forget: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from numbers import Real
@@ -15,7 +16,7 @@ from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure
-from dipeo_nb.diagram.labels import NodeLook, clean
+from dipeo_nb.diagram.labels import NodeLook, clean, status_look
 from dipeo_nb.diagram.layout import place
 from dipeo_nb.diagram.png import svg_to_png
 from dipeo_nb.diagram.text_tree import text_tree
@@ -33,6 +34,8 @@ PNG_PIXELS = (1_000_000, 250_000)
 picture would take more than `PNG_BYTES` otherwise."""
 PNG_BYTES = 36_000
 """Bytes of it at most; a larger one is left out."""
+SAVED, SAVED_MANY, MANY = 120_000, 300_000, 40
+"""Characters that a run leaves in a notebook at most, and those of one with more than `MANY` nodes."""
 CELL_LIMIT = 2_000
 """Characters of one value shown."""
 DIFF_LIMIT = 10_000
@@ -64,45 +67,80 @@ def diagram_of(state: RunState) -> DomainDiagram | None:
 def bundle(
     state: RunState, diagram: DomainDiagram | None = None, *, png: bool = True, when: Timeline | None = None
 ) -> dict[str, str]:
-    """text/html, image/png (when *png*) and text/plain of a run.
+    """text/html, image/png (when *png*, and it is small enough to be saved with every run) and text/plain of a run.
 
     Args:
         when: its timeline, where it is known.
     """
     diagram = diagram or diagram_of(state)
-    status = looks(state)
     data = {"text/html": html(state, diagram, when), "text/plain": plain(state, diagram)}
     if png and diagram is not None:
-        svg = draw(diagram, status=status, theme="light", title=state.diagram)
+        svg = draw(diagram, status=looks(state), theme="light", title=state.diagram)
         try:
             pictures = (svg_to_png(svg, pixels=pixels) for pixels in PNG_PIXELS)
-            if picture := next((one for one in pictures if len(one) <= PNG_BYTES), None):
-                data["image/png"] = base64.b64encode(picture).decode()
+            picture = next((base64.b64encode(one).decode() for one in pictures if len(one) <= PNG_BYTES), "")
         except NodeExecutionError as error:  # the process that draws is gone; the HTML has the same drawing
             logger(__name__).warning("A run is shown without its picture: %s", error.message)
+        else:
+            if picture and len(data["text/html"]) + len(picture) <= SAVED:
+                data["image/png"] = picture
     return data
 
 
 def html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None = None) -> str:
-    """Semantic HTML that stays readable without styles and scripts."""
+    """Semantic HTML that stays readable without styles and scripts, with as much of the run as a notebook should hold."""
+    limit = SAVED if len(state.nodes) <= MANY else SAVED_MANY
+    for texts, drawn, details in ((1, True, True), (1, True, False), (5, True, False), (5, False, False)):
+        whole = _html(state, diagram if drawn else None, when, CELL_LIMIT // texts, details=details)
+        if len(whole) <= limit:
+            return whole
+    return _html(state, None, None, CELL_LIMIT // 20, details=False)
+
+
+def _html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None, texts: int, *, details: bool) -> str:
     parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
     if diagram is not None:
-        shown, layout, title = looks(state), place(diagram), f"{state.diagram}, {state.status}"
-        svg = draw(diagram, status=shown, title=title, layout=layout)
-        whole = overview(diagram, layout, status=shown, title=title)
+        look, layout, title = looks(state), place(diagram), f"{state.diagram}, {state.status}"
+        svg = draw(diagram, status=look, title=title, layout=layout)
+        whole = overview(diagram, layout, status=look, title=title)
         parts.append(figure(svg, alt=f"Diagram {title}", overview=whole))
     if when is not None and (picture := timeline_svg(when, state.diagram)):
         parts.append(figure(picture, alt=f"Timeline of {state.diagram}"))
     if state.error is not None:
         parts.append(failure(state.error))
     if state.outputs:
-        parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), state.outputs.items()))
-    parts.append(NodeDetails(state, in_order(state)).html())
+        outputs = [(label, shown(value, texts)) for label, value in state.outputs.items()]
+        parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), outputs))
+    if details:
+        parts.append(NodeDetails(state, in_order(state)).html())
+    elif rows := [_row(state.label(i), node, texts) for i, node in in_order(state)]:
+        head = ("node", "status", "runs", "seconds", "tokens", "last output")
+        parts.append(f"<details><summary>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
     if state.notes:
         noted = ((f"{note['first']} to {note['last']}", note["text"]) for note in state.notes)
         parts.append(table(("events", "note"), noted))
-    parts.append(f"<p><small>run {escape(state.run_id)}</small></p></section>")
+    if not details and state.run_id:
+        parts.append(f"<p><small>Shortened; dp.open_run('{escape(clean(state.run_id))}') has all of it.</small></p>")
+    parts.append(f"<p><small>run {escape(state.run_id)}</small></p></section>" if state.run_id else "</section>")
     return "".join(parts)
+
+
+def timeless(state: RunState) -> RunState:
+    """A copy without what differs between two runs that do the same: the id and how long things took."""
+    copied = state.snapshot()
+    copied.run_id, copied.duration_s = "", 0.0
+    for node in copied.nodes.values():
+        node.duration_s = 0.0
+    return copied
+
+
+def unfinished(run_id: str) -> str:
+    """The line below a run that was going on when its notebook was saved."""
+    shown = escape(clean(run_id))
+    return (
+        f"<p {_RAW}><small>This is how far the run was at {time.strftime('%H:%M:%S')}. <code>dp.open_run('{shown}')</code> shows "
+        f"its latest state; if its kernel has gone, <code>dp.resume('{shown}')</code> continues it.</small></p>"
+    )
 
 
 def short_html(state: RunState) -> str:
@@ -315,6 +353,19 @@ def in_order(state: RunState) -> list[tuple[str, NodeState]]:
 def _note(node: NodeState) -> str:
     total = node.usage.total
     return "" if total is None else f"{total:,} tokens"
+
+
+def _row(label: str, node: NodeState, texts: int) -> tuple[Any, ...]:
+    tokens = node.usage.total
+    last = node.text or None if node.output is None else node.output  # what it had said when it was cut off
+    return (
+        clean(label, 120),
+        status_look(str(node.status)).word,
+        node.runs,
+        Figure(f"{node.duration_s:.2f}"),
+        None if tokens is None else Figure(f"{tokens:,}"),
+        None if last is None else shown(last, texts),
+    )
 
 
 def _td(cell: str, style: str) -> str:

@@ -6,16 +6,17 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from typing import Any
 
 from dipeo_nb.common.text import inert
+from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.chat import LLMResponse, StreamEvent
 from dipeo_nb.notebook.answer import Answer, ToolUse, line_of, of_response
-from dipeo_nb.notebook.answer_markup import one_line, sendable, small, table, tail
-from dipeo_nb.notebook.safe_markdown import safe
+from dipeo_nb.notebook.answer_markup import one_line, sendable, tail
 
 LIVE_LIMIT = 60_000
-"""Characters of text shown while it streams in (its end)."""
+"""Characters of text in a notebook that is saved while it streams in (its end)."""
 THOUGHT_LIMIT = 160
 """Characters of reasoning shown while it streams in (its end)."""
 BAR = 20
@@ -107,22 +108,24 @@ class StreamingAnswer:
             cell=cell,
         )
 
-    def bundle(self) -> dict[str, str]:
-        """The display of the answer so far."""
-        parts: list[str] = []
-        text = "".join(self.pieces)
+    def lines(self) -> tuple[str, ...]:
+        """What is said above the text: notices, calls of tools, the end of the reasoning before there is text."""
         lines = [f"ℹ {notice}" for notice in self.notices] + [line_of(use) for use in self.tools.values()]
-        if self.thoughts and not text and self.partial is None:
+        if self.thoughts and not self.pieces and self.partial is None:
             said = " ".join("".join(self.thoughts).split())
             lines.append(f"💭 {tail(said, THOUGHT_LIMIT)}")
-        if lines:
-            parts.append(small(*lines))
-        if self.partial is not None:
-            parts.append(table(self.partial))
-        elif text.strip():
-            parts.append(safe(tail(text, LIVE_LIMIT)))
-        parts.append(small(f"{self.name} · {one_line(self.status) or '…'}"))
-        return sendable({"text/markdown": "\n\n".join(parts), "text/plain": inert(text or self.status) or "…"})
+        return tuple(lines)
+
+    def foot(self) -> str:
+        """The line below the text: the model, and what is happening."""
+        return f"{self.name} · {one_line(self.status) or '…'}"
+
+    def bundle(self) -> dict[str, str]:
+        """What a notebook holds of the answer so far."""
+        text = tail("".join(self.pieces), LIVE_LIMIT) if self.partial is None else json_text(self.partial, indent=2)
+        plain = inert("\n".join(filter(None, (*self.lines(), text, self.foot()))))
+        html = f'<section class="mathjax_ignore tex2jax_ignore"><p style="white-space:pre-wrap">{escape(plain)}</p></section>'
+        return sendable({"text/html": html, "text/plain": plain})
 
     def _notice(self, text: Any) -> None:
         if text and str(text) not in self.notices:

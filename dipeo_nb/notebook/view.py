@@ -1,59 +1,81 @@
-"""The live view of a run: an anywidget fed from the run's state, frozen to its static form at the end.
+"""The views of a kernel: one widget for all of them, which is shown nowhere, and one ticker with one budget.
 
-One task per view on the loop thread checks the state 20 times a second and sends what changed; however fast tokens arrive, the
-browser gets no more messages (jupyter_server drops everything above 1000 a second). A message has the complete value of a trait,
-never a difference, so a page that opens late is right at once. Callbacks of the page may come on any thread: they only pass on.
+What stands in a notebook is static HTML that names the widget and what it shows (`mark`); the script of the widget puts the view over it,
+wherever in a page that HTML appears. The ticker sends what the subjects (runs, chats, a table of runs) have to say: all of it in one message,
+ten times a second at most, within `BYTES_PER_S`; jupyter_server drops everything above 1000 messages a second.
+Callbacks of a page may come on any thread: they only pass on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
+import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
 
 import anywidget
 import traitlets
 
-from dipeo_nb.diagram.drawing import draw
-from dipeo_nb.diagram.drawing_style import LIVE_CSS
-from dipeo_nb.diagram.labels import clean
-from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.domain.enums import EventType, Status
-from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.run_state import NodeState, RunState
-from dipeo_nb.notebook import kernel
-from dipeo_nb.notebook.static_view import bundle, money, shown
+from dipeo_nb.common.loop import LoopThread
+from dipeo_nb.common.redaction import logger
+from dipeo_nb.errors import DipeoError
+from dipeo_nb.notebook import run_page
 
-INTERVAL_S = 0.05
-"""Seconds between two updates of the page."""
-LOG_INTERVAL_S = 0.25
-"""Seconds between two updates of the list of events."""
-TEXT_LIMIT = 60_000
-"""Characters of one node's text sent to the page (its end)."""
-LOG_ROWS = 500
-"""Events listed (the last ones); the run has all of them."""
-
-_STATIC = Path(__file__).parent / "static"
+TICK_S = 0.1
+"""Seconds between two messages to the pages."""
+HEARTBEAT_S = 1.0
+"""Seconds after which a page hears the clocks of what is live, also when nothing happens."""
+BYTES_PER_S = 300_000
+"""Characters of JSON sent in any second to all pages."""
+REPLY_BYTES = 200_000
+"""Characters of one message that answers what a page asked for."""
+KEPT = 100
+"""Subjects that pages can ask for; the oldest that has ended is dropped, and its static face is left."""
+_LOG = logger(__name__)
 
 
-class LiveView(anywidget.AnyWidget):
-    """The widget. `commands(message)` is called for each message of the page, on any thread.
+class Subject(Protocol):
+    """What a view shows. All of it on the loop thread."""
 
-    Traits, kernel → page only: `svg` (the live drawing), `run` (status, clock, nodes, question), `text` (of the selected
-    node), `log` (rows of events).
-    """
+    id: str
+    live: bool
+    """Whether more may happen."""
+    last: int
+    """Number of the last thing that pages were given."""
 
-    _esm = _STATIC / "live.js"
-    _css = (_STATIC / "live.css").read_text(encoding="utf-8") + LIVE_CSS
-    svg = traitlets.Unicode("").tag(sync=True)
-    run = traitlets.Dict().tag(sync=True)
-    text = traitlets.Dict().tag(sync=True)
-    log = traitlets.Dict().tag(sync=True)
+    def part(self, room: int) -> dict[str, Any] | None:
+        """The next things to tell, about *room* characters of them; None when there is nothing."""
+        ...
+
+    def now(self) -> float:
+        """Seconds of its clock."""
+        ...
+
+    def head(self) -> Mapping[str, Any]:
+        """What does not change; `kind` says which view shows it."""
+        ...
+
+    def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
+        """What pages were given after a number, in parts of about `REPLY_BYTES`, up to `last` as it is at the end."""
+        ...
+
+    async def asked(self, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Take a message of a page; returns the answer to it, if there is one."""
+        ...
+
+
+class PageWidget(anywidget.AnyWidget):
+    """The widget. `commands(message)` is called for each message of a page, on any thread."""
+
+    _esm = run_page.script("widget.js")
+    _css = run_page.styles() + (run_page.FOLDER / "widget.css").read_text(encoding="utf-8")
+    token = traitlets.Unicode("").tag(sync=True)
+    shows = traitlets.Unicode("").tag(sync=True)
+    """Where the front end displays the widget itself: what it shows."""
 
     def __init__(self, commands: Callable[[Mapping[str, Any]], None], **state: Any) -> None:
         super().__init__(**state)
@@ -65,199 +87,136 @@ class LiveView(anywidget.AnyWidget):
         self.on_msg(lambda _, content, buffers: commands(content))
 
 
-class LiveDisplay:
-    """One live view in one output, from its first picture to its frozen form.
+class Views:
+    """All views of this kernel. Created in the main thread; everything else on the loop thread."""
 
-    Args:
-        stop: ends the run; any thread.
-        answer: takes (request id, text); any thread.
-        elsewhere: whether a waiting cell asks the questions now, so that the view shows them without a form.
-        reached: called when a message of the page arrives, which shows that clicks reach the kernel; any thread.
-    """
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(6)
+        self.widget = PageWidget(self._command, token=self.token)
+        self._subjects: OrderedDict[str, Subject] = OrderedDict()
+        self._count = 0
+        self._sent: deque[tuple[float, int]] = deque()
+        self._heard_at = 0.0
+        self._ticking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def __init__(
-        self,
-        state: RunState,
-        diagram: DomainDiagram,
-        *,
-        stop: Callable[[], None],
-        answer: Callable[[str, str], None],
-        elsewhere: Callable[[], bool] = lambda: False,
-        reached: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._state = state
-        self._diagram = diagram
-        self._stop = stop
-        self._answer = answer
-        self._elsewhere = elsewhere
-        self._reached = reached
-        # The drawing has cleaned ids; an id may be any text.
-        self._drawn = {n.id: clean(n.id) for n in diagram.nodes}
-        self._ids = {drawn: node_id for node_id, drawn in self._drawn.items()}
-        self._chosen: str | None = None
-        self._rows: deque[list[Any]] = deque(maxlen=LOG_ROWS)
-        self._listed = 0
-        self._last_seq = 0
-        self._next_log = 0.0
-        self._sent_rows = -1
-        self._handle: Any = None
-        self.view = LiveView(
-            self._command,
-            svg=draw(diagram, live=True, title=state.diagram),
-            run=self._run(),
-            text=self._text(),
-            log={"total": 0, "rows": []},
-        )
+    def new_id(self) -> str:
+        """An id for a subject. Any thread."""
+        self._count += 1
+        return f"v{self._count}"
 
-    def show(self) -> None:
-        """Display the view in the running cell. Front ends without widgets show the static form of this moment."""
-        from IPython.display import display
+    def mark(self, subject_id: str, html: str, *, final: bool) -> str:
+        """Static HTML over which pages put the view of a subject."""
+        return f'<div class="dipeo-of-{self.token} dipeo-shows-{subject_id}{" dipeo-final" if final else ""}">{html}</div>'
 
-        widget = self.view._repr_mimebundle_()
-        data = (widget[0] if isinstance(widget, tuple) else widget) or {}
-        self._handle = display(data | bundle(self._state, self._diagram, png=False), raw=True, display_id=True)
+    def add(self, subject: Subject) -> None:
+        """Let pages see a subject."""
+        self._subjects[subject.id] = subject
+        if len(self._subjects) > KEPT:
+            ended = next((i for i, other in self._subjects.items() if not other.live and i != subject.id), None)
+            if ended is not None:
+                del self._subjects[ended]
+                self._send({"type": "dropped", "id": ended})
+        if self._ticking is None or self._ticking.done():
+            # An empty context: what is sent belongs to no cell.
+            loop = asyncio.get_running_loop()
+            self._ticking = loop.create_task(self._tick_while_live(), context=contextvars.Context())
 
-    def see(self, event: Event) -> None:
-        """Add an event to the list, once. On the loop thread."""
-        if event.seq <= self._last_seq:
+    async def _tick_while_live(self) -> None:
+        while True:
+            going = [s for s in self._subjects.values() if s.live]
+            self._tick()
+            if not going:
+                return
+            await asyncio.sleep(TICK_S)
+
+    def _tick(self) -> None:
+        """Tell the pages what is new, first of those that have waited longest."""
+        room, parts = self._room(), list[dict[str, Any]]()
+        for subject in list(self._subjects.values()):
+            if room <= 0:
+                break
+            part = subject.part(room)
+            if part is not None:
+                part["id"] = subject.id
+                parts.append(part)
+                room -= len(json.dumps(part, ensure_ascii=False, default=str))
+                self._subjects.move_to_end(subject.id)
+        at = time.monotonic()
+        beat = at - self._heard_at >= HEARTBEAT_S
+        if not parts and not beat:
             return
-        self._last_seq = event.seq
-        if event.type is not EventType.NODE_OUTPUT:
-            self._listed += 1
-            self._rows.append(_row(event, self._state))
+        message: dict[str, Any] = {"type": "tick", "parts": parts}
+        if beat:
+            self._heard_at = at
+            message["now"] = {s.id: round(s.now(), 3) for s in self._subjects.values() if s.live}
+        self._sent.append((at, self._room() - room))
+        self._send(message)
 
-    async def follow(self, finished: Callable[[], bool]) -> None:
-        """Keep the page up to date until the run has ended, then freeze it. On the loop thread."""
-        try:
-            while not finished():
-                self._update()
-                await asyncio.sleep(INTERVAL_S)
-            self._next_log = 0.0
-            self._update()
-        finally:
-            await self._freeze()
+    def _room(self) -> int:
+        """Characters that may be sent now."""
+        since = time.monotonic() - 1.0
+        while self._sent and self._sent[0][0] < since:
+            self._sent.popleft()
+        return BYTES_PER_S - sum(size for _, size in self._sent)
 
-    async def _freeze(self) -> None:
-        """Replace the widget with the static form, which needs no kernel: a saved notebook then shows it everywhere."""
-        static = await asyncio.to_thread(bundle, self._state, self._diagram)
-        # An empty context: the update belongs to the display, not to the cell that happens to run now.
-        contextvars.Context().run(self._handle.update, static, raw=True)
-        if kernel.unattended():
-            # A program that executes a notebook (nbclient) keeps messages that arrive while a cell is executed, and loses those between
-            # two cells: a run that ends there would leave a widget without a kernel.
-            kernel.at_end_of_cell(lambda: self._handle.update(static, raw=True))
-        self.view.close()
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self.widget.send(message)
 
-    def _update(self) -> None:
-        with self.view.hold_sync():
-            self.view.run = self._run()
-            self.view.text = self._text()
-            now = time.monotonic()
-            if self._sent_rows != self._listed and now >= self._next_log:
-                self._next_log = now + LOG_INTERVAL_S
-                self._sent_rows = self._listed
-                self.view.log = {"total": self._listed, "rows": list(self._rows)}
-
-    def _run(self) -> dict[str, Any]:
-        state = self._state
-        elapsed = state.duration_s if state.finished else max(0.0, time.time() - (state.started_at or time.time()))
-        total = state.usage.total
-        question = state.pending_question
-        return {
-            "name": clean(state.diagram, 120),
-            "model": clean(state.model or "", 60),
-            "status": str(state.status),
-            # Whole seconds: the page's clock runs by itself, so a quiet run costs one message a second.
-            "elapsed": round(elapsed, 1) if state.finished else round(elapsed),
-            "spent": "" if total is None else f"{total:,} tokens · {money(state.cost_usd)}",
-            "nodes": {self._drawn.get(i, i): [str(n.status), n.runs] for i, n in state.nodes.items()},
-            "question": question
-            and {
-                "id": question["request_id"],
-                "label": clean(question.get("label") or "", 120),
-                "prompt": question["prompt"],
-                "default": question.get("default"),
-                "deadline": _deadline(question),
-                "elsewhere": self._elsewhere(),
-            },
-        }
-
-    def _text(self) -> dict[str, Any]:
-        state, chosen = self._state, self._chosen
-        node_id = chosen or _following(state)
-        if node_id is None or node_id not in state.nodes:
-            return {"node": None, "label": "", "chosen": False, "text": ""}
-        node = state.nodes[node_id]
-        text = _said(node) or ("" if node.output is None else shown(node.output, TEXT_LIMIT))
-        if node.error is not None:
-            text = "\n".join(filter(None, (text, str(node.error.get("message")), str(node.error.get("hint") or ""))))
-        label = clean(state.label(node_id), 120)
-        return {
-            "node": self._drawn.get(node_id, node_id),
-            "label": label,
-            "chosen": chosen is not None,
-            "text": text[-TEXT_LIMIT:],
-        }
+    # Messages of the pages.
 
     def _command(self, message: Mapping[str, Any]) -> None:
-        self._reached()
-        match message:
-            case {"type": "hello"}:
-                return
-            case {"type": "stop"}:
-                self._stop()
-            case {"type": "select", "node": str(node)}:
-                self._chosen = self._ids.get(node)
-            case {"type": "select", "node": None}:
-                self._chosen = None
-            case {"type": "answer", "id": str(request), "text": str(text)}:
-                self._answer(request, text)
-            case _:
-                return  # a page of another version
+        loop = LoopThread.get().loop
+        loop.call_soon_threadsafe(lambda: self._begin(message), context=contextvars.Context())
+
+    def _begin(self, message: Mapping[str, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, message: Mapping[str, Any]) -> None:
+        page, subject_id = message.get("page"), message.get("of")
+        subject = self._subjects.get(subject_id) if isinstance(subject_id, str) else None
+        try:
+            match message:
+                case {"type": "since", "seq": int(seq)}:
+                    if subject is None:
+                        self._send({"type": "reply", "to": page, "id": subject_id, "unknown": True})
+                    else:
+                        await self._tell_again(subject, seq, page)
+                case _ if subject is not None:
+                    reply = await subject.asked(message)
+                    if reply is not None:
+                        self._send({"to": page, "id": subject_id, **reply})
+                case _:
+                    return  # a page of another version, or of a subject that was dropped
+        except DipeoError as error:
+            _LOG.warning("What a view asked for cannot be read: %s", error)
+            self._send({"type": "reply", "to": page, "id": subject_id, "unknown": True})
+
+    async def _tell_again(self, subject: Subject, after: int, page: Any) -> None:
+        """Tell one page what the others know already: it was loaded later, or lost a message."""
+        await subject.asked({"type": "since"})
+        last, first = after, True
+        async for part in subject.given(after):
+            if not first:
+                await asyncio.sleep(TICK_S)
+            last = part["last"]
+            more = {"head": subject.head()} if first else {}
+            self._send({"type": "reply", "to": page, "id": subject.id, "done": False, **more, **part})
+            first = False
+        # Nothing was sent to others between the last part and this message.
+        head = {"head": subject.head()} if first else {}
+        state = {"done": True, "live": subject.live, "now": round(subject.now(), 3)}
+        self._send({"type": "reply", "to": page, "id": subject.id, "after": last, "last": last, **head, **state})
 
 
-def _following(state: RunState) -> str | None:
-    """The node whose text is shown unless the user chose one: of the running nodes, the last one with text, else the one started last."""
-    running = spoken = started = None
-    for node_id in islice(state.order, len(state.order)):
-        node = state.nodes[node_id]
-        at = node.started_at or 0.0
-        said = bool(_said(node))
-        if node.status == Status.RUNNING and said and at >= _start(state, running):
-            running = node_id
-        if said and at >= _start(state, spoken):
-            spoken = node_id
-        if at >= _start(state, started):
-            started = node_id
-    return running or spoken or started
+_views: Views | None = None
 
 
-def _said(node: NodeState) -> str:
-    """The text of a node; for one that is running without text, its progress."""
-    if node.text or node.status != Status.RUNNING:
-        return node.text
-    return "\n".join(list(node.progress.values()))
-
-
-def _start(state: RunState, node_id: str | None) -> float:
-    return -1.0 if node_id is None else state.nodes[node_id].started_at or 0.0
-
-
-def _deadline(question: Mapping[str, Any]) -> float | None:
-    """Seconds since the epoch at which the question expires; None without a limit."""
-    asked, timeout = question.get("asked_at"), question.get("timeout")
-    return None if asked is None or timeout is None else asked + timeout
-
-
-def _row(event: Event, state: RunState) -> list[Any]:
-    """seq, time, type, node and details of an event, as the list shows them."""
-    p = event.payload
-    more = p.get("status") or (p.get("error") or {}).get("message") or p.get("message") or p.get("prompt") or ""
-    run = f"run {p['run']}" if "run" in p else ""
-    return [
-        event.seq,
-        time.strftime("%H:%M:%S", time.localtime(event.occurred_at)),
-        str(event.type).replace("_", " "),
-        clean(state.label(event.node_id), 80) if event.node_id else "",
-        " · ".join(filter(None, (run, clean(more, 200)))),
-    ]
+def views() -> Views:
+    """The views of this kernel, created at first use. In the main thread."""
+    global _views
+    if _views is None:
+        _views = Views()
+    return _views

@@ -104,12 +104,17 @@ class Lab:
 
     def open(self, page: Page, notebook: str) -> Notebook:
         """Open a notebook with a fresh kernel in a workspace of its own."""
+        self.visit(page, notebook)
+        page.wait_for_function(READY)
+        return Notebook(page)
+
+    def visit(self, page: Page, notebook: str) -> Notebook:
+        """Open a notebook whose kernel may be busy, or gone."""
         workspace = secrets.token_hex(4)
         page.goto(
             f"{self.base}/lab/workspaces/{workspace}/tree/{notebook}?token={self.token}&reset",
             wait_until="domcontentloaded",
         )
-        page.wait_for_function(READY)
         return Notebook(page)
 
     def close(self) -> None:
@@ -201,6 +206,10 @@ class Notebook:
                 return
             self.page.wait_for_timeout(500)  # Lab drops the command while it is still connecting to the kernel
         raise AssertionError(f"cell {index} does not run")
+
+    def save(self) -> None:
+        """Write the notebook to its file."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
     def shut_down(self) -> None:
         """End the kernel."""

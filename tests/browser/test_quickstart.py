@@ -92,16 +92,17 @@ def desk(lab: Lab, page: Page) -> Iterator[Desk]:
 
 def live_view(notebook: Notebook, cell: int = 1) -> Locator:
     """The live view of a cell, as soon as its Writer is at work."""
-    view = notebook.cell(cell).locator(".dipeo-view")
+    view = notebook.cell(cell).locator(".dp-run")
     expect(view.locator('.dp-node[data-status="running"] .dp-label')).to_have_text("Writer")
     return view
 
 
-def picture(notebook: Notebook, cell: int, status: str) -> Locator:
-    """The picture a view turns into at the end."""
-    image = notebook.cell(cell).locator(f"img[alt$=', {status}']")
-    expect(image).to_be_visible()
-    return image
+def ended(notebook: Notebook, cell: int, status: str) -> Locator:
+    """A view whose run has ended; the notebook holds the end, too."""
+    view = notebook.cell(cell).locator(".dp-run")
+    expect(view.locator(".dp-pill")).to_have_text(status)
+    expect(notebook.cell(cell).locator(".dipeo-final")).to_be_attached()
+    return view
 
 
 def no_text_leaves_its_box(view: Locator) -> None:
@@ -121,9 +122,9 @@ def test_quickstart(lab: Lab, desk: Desk, page: Page, shots: Path):
     at = next(i for i, c in enumerate(cells) if "run = dp.start(" in "".join(c["source"]))
     notebook = desk.file("quickstart.ipynb")
     notebook.start_all()
-    view = notebook.cell(at).locator(".dipeo-view")
+    view = notebook.cell(at).locator(".dp-run")
     expect(view.locator('.dp-node[data-status="completed"]').first).to_be_visible()
-    expect(view.locator(".dipeo-text")).not_to_be_empty()
+    expect(view.locator(".dp-body")).not_to_be_empty()
     view.scroll_into_view_if_needed()
     no_text_leaves_its_box(view)
     page.screenshot(path=shots / "quickstart-live.png")
@@ -131,7 +132,7 @@ def test_quickstart(lab: Lab, desk: Desk, page: Page, shots: Path):
     expect(page.locator(ERRORS)).to_have_count(0)
     for theme in ("light", "dark"):
         notebook.theme(theme)
-        picture(notebook, at, "completed").scroll_into_view_if_needed()
+        ended(notebook, at, "done").scroll_into_view_if_needed()
         page.screenshot(path=shots / f"quickstart-{theme}.png")
     notebook.theme("light")
 
@@ -141,19 +142,17 @@ def test_live_view_streams_and_stops(desk: Desk, page: Page, shots: Path):
     notebook = desk.cells(SLOW, LIVE)
     notebook.start_all()
     view = live_view(notebook)
-    expect(view.locator(".dipeo-text")).to_contain_text("quick brown fox")
-    expect(view.locator(".dipeo-status")).to_have_text("running")
-    expect(view.locator(".dipeo-clock")).to_contain_text(" s")
-    view.locator("summary").click()
-    expect(view.locator(".dipeo-rows tbody tr").first).to_contain_text("execution started")
+    expect(view.locator(".dp-body")).to_contain_text("quick brown fox")
+    expect(view.locator(".dp-pill")).to_have_text("running")
+    expect(view.locator(".dp-slot").first).to_contain_text(" s")
     for theme in ("dark", "light"):
         notebook.theme(theme)
         page.screenshot(path=shots / f"live-{theme}.png")
-    before = len(view.locator(".dipeo-text").inner_text())
-    page.wait_for_function("n => document.querySelector('.dipeo-text').textContent.length > n", arg=before)
+    before = len(view.locator(".dp-body").inner_text())
+    page.wait_for_function("n => document.querySelector('.dp-body').textContent.length > n", arg=before)
     view.get_by_role("button", name="Stop").click()
-    picture(notebook, 1, "aborted")
-    expect(notebook.output(1)).to_contain_text("stopped by the user")
+    ended(notebook, 1, "stopped")
+    expect(view.locator(".dp-notice")).to_contain_text("dp.resume")
     page.screenshot(path=shots / "stopped.png")
 
 
@@ -174,61 +173,51 @@ def test_interrupting_the_kernel_stops_the_run(desk: Desk, wait: str):
     live_view(notebook)
     notebook.wait_busy(2)
     notebook.interrupt()
-    picture(notebook, 1, "aborted")
+    ended(notebook, 1, "stopped")
     expect(notebook.cell(2).locator(ERRORS)).to_be_visible()
 
 
-def test_selecting_a_node_by_click_and_keyboard(desk: Desk, page: Page):
-    """A click or Enter selects the node whose text is shown; keys do not reach the notebook's own commands."""
+def test_keys_of_a_view_stay_in_it(desk: Desk, page: Page):
+    """Keys do not reach the notebook's own commands; the focus is where it was when the run has ended."""
     notebook = desk.cells(SLOW, LIVE)
     notebook.start_all()
     view = live_view(notebook)
-    start, writer = (view.locator(f'.dp-node[aria-label^="{name}"]') for name in ("Start", "Writer"))
-    expect(writer).to_have_attribute("aria-pressed", "true")
-    start.click()
-    expect(start).to_have_attribute("aria-pressed", "true")
-    start.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    expect(writer).to_have_attribute("aria-pressed", "true")
-    expect(view.locator(".dipeo-text")).to_contain_text("fox")
-    expect(view.get_by_role("button", name="Follow the run")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(view.get_by_role("button", name="Follow the run")).to_be_hidden()
-    page.keyboard.press("x")  # cuts the cell when it reaches Lab
+    tab = view.get_by_role("tab", name="Prompt")
+    tab.click()
+    for key in ("x", "d", "d"):  # cuts and deletes the cell when it reaches Lab
+        page.keyboard.press(key)
     expect(view).to_be_visible()
-    view.get_by_role("button", name="Stop").focus()
-    page.keyboard.press("x")
-    expect(view).to_be_visible()
-    page.keyboard.press("Enter")
-    picture(notebook, 1, "aborted")
+    page.evaluate("() => { window.before = document.activeElement; }")
+    view.get_by_role("button", name="Stop").evaluate("button => button.click()")
+    ended(notebook, 1, "stopped")
+    assert page.evaluate("() => document.activeElement === window.before && window.before.isConnected")
 
 
 def test_a_second_view_of_a_running_run_is_right_at_once(desk: Desk):
     """A view opened late shows what has happened so far, and both end."""
     notebook = desk.cells(SLOW, LIVE, "import time; time.sleep(1)", "run", "time.sleep(1)", "run.stop()")
     notebook.start_all()
-    late = notebook.cell(3).locator(".dipeo-view")
-    expect(late.locator(".dipeo-text")).to_contain_text("the quick brown fox jumps over the lazy dog")
-    expect(late.locator(".dipeo-clock")).not_to_have_text("0.0 s")
-    picture(notebook, 1, "aborted")
-    picture(notebook, 3, "aborted")
+    late = notebook.cell(3).locator(".dp-run")
+    expect(late.locator(".dp-body")).to_contain_text("the quick brown fox jumps over the lazy dog")
+    expect(late.locator(".dp-slot").first).not_to_have_text("0 s")
+    ended(notebook, 1, "stopped")
+    ended(notebook, 3, "stopped")
 
 
 def test_a_question_is_a_form_in_the_view(desk: Desk, page: Page, shots: Path):
     """A user_response node of a live run asks in the view; the answer typed there goes on in the run. Markup is text."""
     notebook = desk.cells(QUESTION + "run = dp.start(diagram)\nrun")
     notebook.start_all()
-    view = notebook.cell(0).locator(".dipeo-view")
-    expect(view.locator(".dipeo-prompt")).to_have_text("What is <b>your</b> name?")
-    expect(view.locator(".dipeo-note")).to_contain_text("s left, then the run fails")
+    view = notebook.cell(0).locator(".dp-run")
+    expect(view.locator(".dp-question")).to_contain_text("What is <b>your</b> name?")
+    expect(view.locator(".dp-left")).to_contain_text("left, then it fails")
     page.screenshot(path=shots / "question.png")
-    box = view.get_by_role("textbox", name="What is <b>your</b> name?")
+    box = view.get_by_role("textbox", name="Answer")
     box.click()
     page.keyboard.type("Ada x")
     page.keyboard.press("Enter")
-    expect(notebook.output(0)).to_contain_text("Ada x")
-    picture(notebook, 0, "completed")
+    expect(notebook.cell(0).locator(".dipeo-covered")).to_contain_text("Ada x")
+    ended(notebook, 0, "done")
 
 
 @pytest.mark.parametrize("wait", ["dp.run(diagram)", "await dp.arun(diagram)"])
@@ -236,8 +225,8 @@ def test_a_waiting_cell_asks_where_it_is_heard(desk: Desk, wait: str):
     """In the form of the view when its clicks get through to the busy kernel, else in the notebook's own input box, as it says."""
     notebook = desk.cells(QUESTION + f"result = {wait}\nprint('got', result.output)")
     notebook.start_all()
-    view, box = notebook.cell(0).locator(".dipeo-view"), notebook.cell(0).locator(".jp-Stdin-input")
-    field = view.get_by_role("textbox", name="What is <b>your</b> name?")
+    view, box = notebook.cell(0).locator(".dp-run"), notebook.cell(0).locator(".jp-Stdin-input")
+    field = view.get_by_role("textbox", name="Answer")
     expect(box.or_(field).first).to_be_visible()
     try:
         if field.is_visible():
@@ -246,8 +235,7 @@ def test_a_waiting_cell_asks_where_it_is_heard(desk: Desk, wait: str):
     except PlaywrightTimeoutError:  # a page that is too slow to be heard gives way to the box
         expect(box).to_be_visible()
     if box.is_visible():
-        expect(view.locator(".dipeo-note")).to_contain_text("in the box below the cell")
-        expect(view.locator(".dipeo-fields")).to_be_hidden()
+        expect(view.locator(".dp-question")).to_contain_text("elsewhere")
         box.fill("Bob")
         box.press("Enter")
     expect(notebook.cell(0)).to_contain_text("got Bob")
@@ -263,9 +251,9 @@ def test_the_end_of_a_question_releases_the_waiting_cell(desk: Desk, wait: str, 
     notebook = desk.cells(source + code, "print('next', 6 * 7)")
     notebook.start_all()
     cell = notebook.cell(0)
-    view, box = cell.locator(".dipeo-view"), cell.locator(".jp-Stdin-input")
+    view, box = cell.locator(".dp-run"), cell.locator(".jp-Stdin-input")
     if end == "stop":
-        expect(box.or_(view.locator(".dipeo-note", has_text="s left, then the run fails"))).to_be_visible()
+        expect(box.or_(view.locator(".dp-left", has_text="left, then it fails"))).to_be_visible()
         view.get_by_role("button", name="Stop").click()
     expect(cell).to_contain_text(f"ended: {'RunAbortedError' if end == 'stop' else 'NodeTimeoutError'}")
     expect(notebook.cell(1)).to_contain_text("next 42")

@@ -10,9 +10,8 @@ import pytest
 
 from dipeo_nb.common.text import visible, visible_json
 from dipeo_nb.diagram.document import Diagram, load
-from dipeo_nb.notebook import safe_markdown
+from dipeo_nb.notebook import run_page, safe_markdown
 from dipeo_nb.notebook.session import Session
-from dipeo_nb.notebook.view import LiveDisplay
 from dipeo_nb.terminal import one_line, safe
 from dipeo_nb.testing import scripted
 from tests.support.rendering_attacks import HARMFUL, MARKDOWN, PAGES, TERMINAL, live
@@ -69,8 +68,7 @@ def displays(text: str, tmp_path: Path) -> tuple[list[str], list[str], list[str]
         svg = [document.svg(), *(b["image/svg+xml"] for b in bundles if "image/svg+xml" in b)]
         html += [str(b["text/html"]) for b in bundles]
         plain += [str(b["text/plain"]) for b in bundles]
-        live_view = LiveDisplay(run.state, document.model, stop=lambda: None, answer=lambda *_: None).view
-        svg.append(live_view.svg)
+        svg.append(run_page.head_of(run.id, document.model)["svg"])
         return html, svg, plain
 
 

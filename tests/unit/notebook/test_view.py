@@ -1,12 +1,11 @@
-"""What a run looks like: the live widget and what it sends, and the static form that stays."""
+"""What a run looks like in a notebook: its static face, in pages and where a program executes the notebook."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import re
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
-from dipeo_nb.notebook import view as live
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 
@@ -75,205 +73,6 @@ class Story:
 @pytest.fixture
 def story() -> Story:
     return Story()
-
-
-class Page:
-    """Stands for the browser: what the view would send it, and a way to send messages back."""
-
-    def __init__(self, story: Story, elsewhere: Callable[[], bool] = lambda: False) -> None:
-        self.stopped = 0
-        self.answers: list[tuple[str, str]] = []
-        self.display = live.LiveDisplay(
-            story.state, story.diagram, stop=self._stop, answer=lambda *a: self.answers.append(a), elsewhere=elsewhere
-        )
-        self.updates: list[str] = []
-        self.display.view.observe(lambda change: self.updates.append(change["name"]), ["run", "text", "log", "svg"])
-
-    def _stop(self) -> None:
-        self.stopped += 1
-
-    def send(self, **message: Any) -> None:
-        self.display.view._handle_custom_msg(message, [])
-
-    def look(self) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
-        self.updates.clear()
-        self.display._next_log = 0.0
-        self.display._update()
-        view = self.display.view
-        return view.run, view.text, view.log
-
-
-@pytest.fixture
-def page(story: Story) -> Iterator[Page]:
-    opened = Page(story)
-    yield opened
-    opened.display.view.close()
-
-
-# The live view.
-
-
-def test_nodes_status_and_spending_follow_the_events(story: Story, page: Page):
-    """What the page gets is the fold of the log: status, node states, tokens and money, model."""
-    run, _, _ = page.look()
-    assert run["status"] == "pending"
-    story.start()
-    story.node("Start", "")
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    run, _, _ = page.look()
-    assert run["status"] == "running"
-    assert run["model"] == "local"
-    assert run["spent"] == ""
-    assert {label: run["nodes"][story.ids[label]] for label in story.ids} == {
-        "Start": ["completed", 1],
-        "Writer": ["running", 0],
-        "End": ["pending", 0],
-    }
-    usage = {"input": 10, "output": 5}
-    story.tell(EventType.NODE_COMPLETED, "Writer", run=1, output="ok", meta={"usage": usage, "cost_usd": 0.5}, duration_ms=1)
-    assert page.look()[0]["spent"] == "15 tokens · $0.5000"
-
-
-def test_a_node_that_says_nothing_tells_how_far_it_is(story: Story, page: Page):
-    """Where a sub-diagram is, one line for each of its nodes, the last word on each; gone when the node has its output."""
-    story.start()
-    story.node("Start", "go")
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    for text, node in (("Think …", "n1"), ("Think ✓", "n1"), ("Check …", "n2")):
-        data = {"run_id": "exec_2", "node": node}
-        story.tell(EventType.NODE_OUTPUT, "Writer", kind="progress", text=text, data=data, is_partial=True)
-    assert page.look()[1]["text"] == "Think ✓\nCheck …"
-    for n in range(3):
-        story.tell(EventType.NODE_OUTPUT, "Writer", kind="progress", text=f"{n} of 3", data={"done": n, "of": 3})
-    assert page.look()[1]["text"] == "Think ✓\nCheck …\n2 of 3"
-    story.tell(EventType.NODE_COMPLETED, "Writer", run=1, output="done", meta={}, duration_ms=1)
-    assert page.look()[1]["text"] == "done"
-
-
-def test_the_text_follows_the_node_at_work_until_one_is_chosen(story: Story, page: Page):
-    """The running node that speaks is shown; a chosen one stays; choosing none follows again; unknown ones are ignored."""
-    story.start()
-    story.node("Start", "go")
-    assert page.look()[1]["text"] == "go"
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    story.say("Writer", "Once upon")
-    assert page.look()[1] == {"node": story.ids["Writer"], "label": "Writer", "chosen": False, "text": "Once upon"}
-    page.send(type="select", node=story.ids["Start"])
-    assert page.look()[1]["label"] == "Start"
-    page.send(type="select", node="no such node")
-    page.send(type="select", node=None)
-    assert page.look()[1]["label"] == "Writer"
-
-
-def test_an_error_is_shown_with_the_text_so_far(story: Story, page: Page):
-    """A failed node shows what it had said, the message and the hint."""
-    story.start()
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    story.say("Writer", "Half a sen")
-    story.tell(EventType.NODE_ERROR, "Writer", run=1, error={"message": "It broke.", "hint": "Mend it."}, duration_ms=1)
-    assert page.look()[1]["text"] == "Half a sen\nIt broke.\nMend it."
-
-
-def test_nothing_new_sends_nothing(story: Story, page: Page):
-    """An unchanged state costs no message but the clock's, once a second."""
-    story.start()
-    page.look()
-    for _ in range(5):
-        page.look()
-        assert [u for u in page.updates if u != "run"] == []
-
-
-def test_texts_and_lists_are_cut(story: Story, page: Page):
-    """A long text is sent as its end, and the last events only; the totals are whole. Tokens are not listed."""
-    story.start()
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    story.say("Writer", "x" * 90_000 + "end")
-    for number in range(700):
-        story.tell(EventType.EXECUTION_LOG, message=f"line {number}")
-    for event in story.events:
-        page.display.see(event)
-    for event in story.events[:50]:  # a reader that subscribed before it read may see events twice
-        page.display.see(event)
-    _, text, log = page.look()
-    assert len(text["text"]) == live.TEXT_LIMIT
-    assert text["text"].endswith("end")
-    assert log["total"] == 702
-    assert len(log["rows"]) == live.LOG_ROWS
-    assert log["rows"][-1][2:] == ["execution log", "", "line 699"]
-    assert [row[0] for row in log["rows"]] == sorted(row[0] for row in log["rows"])
-
-
-def test_commands_of_the_page(story: Story, page: Page):
-    """Stop and answers arrive; anything else is ignored."""
-    page.send(type="stop")
-    page.send(type="answer", id="q1", text="Ada")
-    for strange in ({"type": "answer", "id": 1, "text": None}, {"type": "eval", "code": "1"}, {}):
-        page.send(**strange)
-    assert page.stopped == 1
-    assert page.answers == [("q1", "Ada")]
-
-
-def test_a_question_is_in_the_run_until_it_is_answered(story: Story):
-    """Prompt, default and deadline go to the page, and whether a waiting cell asks already."""
-    waits = [False]
-    page = Page(story, elsewhere=lambda: waits[0])
-    story.start()
-    story.tell(EventType.INTERACTIVE_PROMPT, "Writer", request_id="q1", prompt=EVIL, label="Writer", default="no", timeout=60)
-    question = page.look()[0]["question"]
-    assert question == {
-        "id": "q1", "label": "Writer", "prompt": EVIL, "default": "no", "deadline": story.began + 60, "elsewhere": False,
-    }  # fmt: skip
-    waits[0] = True
-    assert page.look()[0]["question"]["elsewhere"] is True
-    story.tell(EventType.INTERACTIVE_RESPONSE, "Writer", request_id="q1", answer="yes", source="user")
-    assert page.look()[0]["question"] is None
-    page.display.view.close()
-
-
-def test_updates_are_coalesced(story: Story, page: Page, monkeypatch: pytest.MonkeyPatch):
-    """However many tokens come, the page gets at most 30 updates a second."""
-    story.start()
-    story.tell(EventType.NODE_STARTED, "Writer", run=1)
-    frozen: list[bool] = []
-
-    async def freeze() -> None:
-        frozen.append(True)
-
-    monkeypatch.setattr(page.display, "_freeze", freeze)
-
-    async def run() -> None:
-        following = asyncio.create_task(page.display.follow(lambda: story.state.finished))
-        for _ in range(500):
-            story.say("Writer", "token ")
-            await asyncio.sleep(0.001)
-        story.finish()
-        await following
-
-    began = time.monotonic()
-    asyncio.run(run())
-    assert 1 <= page.updates.count("text") <= 30 * (time.monotonic() - began) + 2
-    assert page.display.view.text["text"] == "token " * 500
-    assert page.display.view.run["status"] == "completed"
-    assert frozen
-
-
-def test_the_drawing_is_live_and_escaped(story: Story, page: Page):
-    """The markup sent to the page has a group per node for the script to change, and no markup of the diagram's."""
-    svg = page.display.view.svg
-    assert all(f'data-node="{i}"' in svg for i in story.ids.values())
-    assert "<b>" not in svg
-    assert "<script" not in svg
-
-
-def test_page_files_load_nothing():
-    """Script and style are files of the package and name no address; the script sets text, markup only from the drawing."""
-    folder = Path(live.__file__).parent / "static"
-    script, style = (folder / "live.js").read_text(), (folder / "live.css").read_text()
-    for text in (script, style, live.LIVE_CSS):
-        assert not re.search(r"https?:|//cdn|@import|url\(", text)
-    assert re.findall(r"\w+\.(?:innerHTML|outerHTML)[^;]*", script) == ['drawing.innerHTML = model.get("svg")']
-    assert "insertAdjacentHTML" not in script
-    assert "save_changes" not in script, "commands go by message, never by trait"
 
 
 # The static form.
@@ -403,14 +202,14 @@ def test_a_run_that_ends_between_two_cells_leaves_its_static_form(tmp_path: Path
     """nbclient takes no messages then; the end of the next cell brings the picture."""
     between = """
 import threading, time
-from dipeo_nb.notebook import kernel, view
+from dipeo_nb.notebook import run_display
 shell, ready = get_ipython(), threading.Event()
-real = view.LiveDisplay._freeze
-async def later(self):
+real = run_display.RunDisplay._draw
+async def later(self, *args, **options):
     import asyncio
     await asyncio.to_thread(ready.wait)  # until the cell has been idle for a while
-    await real(self)
-view.LiveDisplay._freeze = later
+    await real(self, *args, **options)
+run_display.RunDisplay._draw = later
 run = session.start(D)
 def end(*_):
     shell.events.unregister("post_run_cell", end)
@@ -433,25 +232,80 @@ run
     assert ", completed" in frozen.data["text/html"]
 
 
-def test_a_live_view_freezes_to_the_static_form(tmp_path: Path):
-    """After the end the output holds the static bundle and no widget, both for a started run and for a blocking one."""
-    started, awaited, blocking, quiet, _ = executed(
+def test_a_run_leaves_its_static_form(tmp_path: Path):
+    """The output of a started run and of a blocking one hold the static bundle, and nothing is shown twice."""
+    started, awaited, blocking, alone, quiet, _ = executed(
         tmp_path,
         "run = session.start(D)\nrun",
         "result = await run\nresult",
         "other = session.run(D)\nother.output",
+        "session.run(D)",
         "session.run(D, view=False).output",
         # On a busy machine a cell waits no longer than STOP_GRACE_S for the last picture, which comes later then.
         "import concurrent.futures\nconcurrent.futures.wait([*run._displays, *other.run._displays])\nimport time\ntime.sleep(2)",
     )
-    for outputs in (started, blocking):
-        (frozen,) = [o for o in outputs if o.output_type == "display_data"]
-        assert set(frozen.data) == {"text/html", "image/png", "text/plain"}
-        assert ", completed" in frozen.data["text/html"]
+    for outputs in (started, blocking, alone):
+        (face,) = [o for o in outputs if o.output_type == "display_data"]
+        assert set(face.data) == {"text/html", "image/png", "text/plain"}
+        assert ", completed" in face.data["text/html"]
+        assert "dipeo-of" not in face.data["text/html"]
     assert awaited[0].data["text/plain"].startswith("RunResult(")
     assert "<img" not in awaited[0].data["text/html"]
     assert blocking[-1].data["text/plain"] == "'one two three'"
+    assert len(alone) == 1
+    assert "End = one two three" in alone[0].data["text/plain"]
     assert [o.output_type for o in quiet] == ["execute_result"]
+
+
+LARGE = f"""version: light
+persons:
+  Anna: {{{{service: openai, model: m}}}}
+nodes:
+- {{{{label: Start, type: start}}}}
+{chr(10).join(f"- {{{{label: Writer {n}, type: person_job, person: Anna, default_prompt: Write.}}}}" for n in range(18))}
+- {{{{label: End, type: endpoint}}}}
+connections:
+- {{{{from: Start, to: Writer 0}}}}
+{chr(10).join(f"- {{{{from: Writer {n}, to: Writer {n + 1}}}}}" for n in range(17))}
+- {{{{from: Writer 17, to: End}}}}
+""".replace("{{", "{").replace("}}", "}")
+
+
+def test_a_notebook_that_a_program_executes_is_small_and_readable(tmp_path: Path):
+    """No state of a widget that nothing shows, no address of an object, no "…" without more; 120 KB for a run of twenty nodes."""
+    large = f'L = """{LARGE}"""\nlong = dp.Session(llm=SlowClient("A paragraph of the answer. " * 40, delay=0))'
+    cells = [large, "long.run(L)", "session.chat('Say it.')", "run = session.start(D)\nrun", "await run"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (SETUP, *cells)])
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert "widgets" not in notebook.metadata
+    _, _, run, chat, *_ = notebook.cells
+    assert len(nbformat.writes(nbformat.v4.new_notebook(cells=[run]))) < 120_000
+    assert [o.data["text/plain"].partition("\n")[0] for o in chat.outputs] == ["one two three"]
+    for cell in notebook.cells:
+        for output in cell.outputs:
+            assert "object at 0x" not in output.data["text/plain"]
+            assert output.data["text/plain"].strip(" …")
+
+
+def test_two_executions_with_recordings_leave_the_same_outputs(tmp_path: Path):
+    """Ids and seconds are left out where answers of models are recorded ones and nobody is there."""
+    setup = f'''import os; os.environ["DIPEO_LLM_MODE"] = "@"
+import dipeo_nb as dp
+D = """{DIAGRAM}"""'''
+    kept: list[str] = []
+    for mode in ("record", "replay", "replay"):
+        cells = (
+            setup.replace("@", mode),
+            "dp.run(D, model='echo')",
+            "run = dp.start(D, model='echo')\nrun",
+            "await run",
+            "dp.chat('x', model='echo', display=False).text",
+        )
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+        nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        kept.append(json.dumps([cell.outputs for cell in notebook.cells[1:]]))
+    assert kept[1] == kept[2]
+    assert "completed" in kept[1]
 
 
 def test_errors_in_a_cell_are_short(tmp_path: Path):

@@ -1,0 +1,295 @@
+// The views of one kernel in a page. The kernel has one widget, which is shown nowhere; what stands in the notebook is the static face of a
+// run, in an element that names the widget and the run. Wherever such an element comes into the page (a cell, an Output widget, a
+// second tab, after a reload), the view is put before it and the face is hidden. So a saved notebook holds plain HTML that needs no kernel,
+// nothing is replaced when a run ends, and the keyboard stays where it is.
+import { createChatView } from "./chat.js";
+import { createRunView } from "./main.js";
+import { createRunTable } from "./run_table.js";
+
+const SILENCE_MS = 6000; // the kernel speaks once a second while a run goes on; silence means that it is gone
+const PATIENCE_MS = 3000; // for an answer to a question about what is missing
+const GRACE_MS = 30_000; // a view that Lab has taken off the page, as it does with cells out of sight, is kept for so long
+const CREATE = { run: createRunView, chat: createChatView, table: createRunTable };
+
+/** What a page knows of one run, chat or table, and the views it has of it. */
+class Subject {
+  views = new Set();
+  head = null;
+  parts = []; // what was told of it so far; a view that comes later takes it from here
+  last = 0;
+  now = null;
+  live = false;
+  whole = false; // whether all that had happened when it was asked for is here
+  asked = 0; // when what is missing was asked for
+}
+
+class Page {
+  #model; #token;
+  #name = `p${Math.random().toString(36).slice(2)}`; // other pages of the kernel get the same messages
+  #subjects = new Map();
+  #mounts = new Map(); // element that is covered → {id, host, view, lost}
+  #marks; #observer; #ticking;
+  #heard = performance.now();
+  #gone = false;
+  #requests = 0;
+  #waiting = new Map(); // number of a request → {resolve, reject}
+
+  constructor(model) {
+    this.#model = model;
+    this.#token = model.get("token");
+    this.#marks = document.getElementsByClassName(`dipeo-of-${this.#token}`);
+    model.on("msg:custom", this.#take);
+    model.on("comm_live_update", this.#doubt);
+    this.#observer = new MutationObserver(() => this.#look());
+    this.#observer.observe(document.body, { childList: true, subtree: true });
+    this.#ticking = setInterval(() => this.#tick(), 1000);
+    this.#look();
+  }
+
+  close() {
+    this.#observer.disconnect();
+    clearInterval(this.#ticking);
+    this.#model.off("msg:custom", this.#take);
+    this.#model.off("comm_live_update", this.#doubt);
+    for (const covered of [...this.#mounts.keys()]) this.#uncover(covered);
+  }
+
+  /** Shows a subject inside an element of a front end that displays widgets itself. */
+  show(id, element) {
+    const mark = document.createElement("div");
+    mark.className = `dipeo-of-${this.#token} dipeo-shows-${id}`;
+    element.append(mark);
+    this.#look();
+  }
+
+  // Elements of the page.
+
+  #look() {
+    for (const mark of this.#marks) {
+      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1];
+      const covered = mark.closest(".jp-OutputArea-output") ?? mark;
+      if (!id) continue;
+      const mount = this.#mounts.get(covered);
+      if (mount && mount.id === id) { mount.lost = 0; continue; }
+      if (mount) this.#uncover(covered);
+      const subject = this.#subjects.get(id) ?? this.#begin(id);
+      if (subject.whole) this.#cover(covered, id, subject);
+    }
+    for (const [covered, mount] of this.#mounts) if (!covered.isConnected) mount.lost ||= performance.now();
+  }
+
+  #begin(id) {
+    const subject = new Subject();
+    this.#subjects.set(id, subject);
+    this.#ask(id, subject);
+    return subject;
+  }
+
+  #cover(covered, id, subject) {
+    const host = document.createElement("div");
+    host.className = "dipeo-host";
+    // Lab draws the inside of an output anew whenever its data changes: the view stands beside it.
+    if (covered.matches(".jp-OutputArea-output")) host.classList.add("jp-OutputArea-output");
+    covered.before(host);
+    covered.classList.add("dipeo-covered");
+    // The same object for all views: what the kernel allows changes while they are there.
+    const view = CREATE[subject.head.kind](host, { head: subject.head, host: { send: (message) => this.#send(id, message), child: (run) => this.#child(id, run) } });
+    this.#mounts.set(covered, { id, host, view, lost: 0 });
+    subject.views.add(view);
+    for (const part of subject.parts) view.push(part);
+    if (subject.now !== null) view.now(subject.now);
+    if (!subject.live) view.ended();
+    if (this.#gone) view.gone();
+    // Lab's single-key commands (x cuts the cell) must not see what is typed here; Tab and Ctrl/Cmd keys pass.
+    host.addEventListener("keydown", (event) => {
+      if (!(event.ctrlKey || event.metaKey || event.key === "Tab" || (event.shiftKey && event.key === "Enter"))) event.stopPropagation();
+    });
+  }
+
+  #uncover(covered) {
+    const { id, host, view } = this.#mounts.get(covered);
+    this.#mounts.delete(covered);
+    this.#subjects.get(id)?.views.delete(view);
+    view.dispose();
+    host.remove();
+    covered.classList.remove("dipeo-covered");
+  }
+
+  // Messages.
+
+  #send(id, message) {
+    if (message.type === "since") this.#ask(id, this.#subjects.get(id));
+    else this.#say({ ...message, of: id });
+  }
+
+  /** The record of a run of a sub-diagram. */
+  #child(id, run) {
+    const request = this.#requests++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(request, { resolve, reject });
+      setTimeout(() => this.#answered(request, null), SILENCE_MS);
+      this.#say({ type: "child", of: id, run, request });
+    });
+  }
+
+  #answered(request, found) {
+    const waiting = this.#waiting.get(request);
+    this.#waiting.delete(request);
+    if (found) waiting?.resolve(found);
+    else waiting?.reject(new Error("The kernel has no record of this run, or did not answer."));
+  }
+
+  #say(message) {
+    try {
+      this.#model.send({ ...message, page: this.#name });
+    } catch (error) { // the kernel has been restarted or shut down
+      console.info("dipeo_nb: the kernel of this view is gone.", error);
+      this.#lose();
+    }
+  }
+
+  #ask(id, subject) {
+    if (!subject || (subject.asked && performance.now() - subject.asked < PATIENCE_MS)) return;
+    subject.asked = performance.now();
+    this.#say({ type: "since", of: id, seq: subject.last });
+  }
+
+  #take = (message) => {
+    this.#heard = performance.now();
+    if (this.#gone) {
+      this.#gone = false;
+      for (const { id, view } of this.#mounts.values()) view.now(this.#subjects.get(id)?.now ?? 0);
+    }
+    if (message.type === "tick") {
+      for (const part of message.parts) {
+        const subject = this.#subjects.get(part.id);
+        if (!subject || subject.asked) continue; // unknown here, or all of it is on its way
+        if (part.after > subject.last) this.#ask(part.id, subject);
+        else this.#add(subject, part);
+      }
+      for (const [id, seconds] of Object.entries(message.now ?? {})) {
+        const subject = this.#subjects.get(id);
+        if (!subject) continue;
+        subject.now = seconds;
+        for (const view of subject.views) view.now(seconds);
+      }
+    } else if (message.to === this.#name) this.#reply(message);
+    else if (message.type === "dropped") this.#drop(message.id);
+  };
+
+  #reply(message) {
+    const subject = this.#subjects.get(message.id);
+    if (!subject) return;
+    if (message.type === "face") return this.#save(message.id, message.data, message.metadata);
+    if (message.type === "child") return this.#answered(message.request, message.found);
+    if (message.type === "body") {
+      subject.parts.push(message.rows);
+      for (const view of subject.views) view.push(message.rows);
+      return;
+    }
+    if (message.unknown) return this.#drop(message.id);
+    if (message.head) subject.head ??= message.head;
+    this.#add(subject, message);
+    subject.asked = message.done ? 0 : performance.now();
+    if (message.done && !subject.whole) {
+      subject.whole = true;
+      this.#look();
+    }
+  }
+
+  #add(subject, part) {
+    if (part.rows !== undefined && part.last > subject.last) {
+      subject.last = part.last;
+      subject.parts.push(part.rows);
+      for (const view of subject.views) view.push(part.rows);
+    }
+    if (part.fresh !== undefined) { // a whole that replaces what was there
+      subject.last = part.last;
+      subject.parts = [part.fresh];
+      for (const view of subject.views) view.push(part.fresh);
+    }
+    if (part.can && subject.head) {
+      subject.head.can = part.can;
+      for (const view of subject.views) view.push([]);
+    }
+    if (part.now !== undefined) {
+      subject.now = part.now;
+      for (const view of subject.views) view.now(part.now);
+    }
+    if (part.live !== undefined && part.live !== subject.live) {
+      subject.live = part.live;
+      if (!part.live) for (const view of subject.views) view.ended();
+    }
+    if (part.live === false) setTimeout(() => this.#settle(), PATIENCE_MS / 2);
+  }
+
+  #drop(id) {
+    this.#subjects.delete(id);
+    for (const [covered, mount] of this.#mounts) if (mount.id === id) this.#uncover(covered);
+  }
+
+  // The saved notebook.
+
+  /** The kernel replaces the faces of what has ended; it does not reach a page that was loaded since. */
+  #settle() {
+    for (const mark of this.#marks) {
+      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1];
+      if (mark.classList.contains("dipeo-final") || !this.#subjects.get(id) || this.#subjects.get(id).live || !this.#notebook()) continue;
+      this.#say({ type: "face", of: id });
+    }
+  }
+
+  #notebook() { return this.#model.widget_manager?.context?.model?.cells ?? null; }
+
+  #save(id, data, metadata) {
+    for (const cell of this.#notebook() ?? []) {
+      for (let i = 0; i < (cell.outputs?.length ?? 0); i++) {
+        const output = cell.outputs.get(i).toJSON();
+        const html = String(output.data?.["text/html"] ?? "");
+        if (!html.includes(`dipeo-of-${this.#token} dipeo-shows-${id}"`)) continue;
+        cell.outputs.set(i, { ...output, data, metadata });
+      }
+    }
+  }
+
+  // The life of the kernel.
+
+  #tick() {
+    const now = performance.now();
+    for (const [covered, mount] of this.#mounts) if (mount.lost && now - mount.lost > GRACE_MS && !covered.isConnected) this.#uncover(covered);
+    const live = [...this.#subjects.values()].some((subject) => subject.live);
+    if (this.#gone) return;
+    for (const [id, subject] of this.#subjects) if (subject.asked && now - subject.asked > PATIENCE_MS) this.#ask(id, subject);
+    if (live && now - this.#heard > SILENCE_MS) this.#lose();
+  }
+
+  #lose() {
+    this.#gone = true;
+    for (const { view } of this.#mounts.values()) view.gone();
+  }
+
+  /** The connection has changed: it is over, or there is a new one to the same kernel, which then answers. */
+  #doubt = () => {
+    this.#lose();
+    for (const [id, subject] of this.#subjects) {
+      subject.asked = 0;
+      this.#ask(id, subject);
+    }
+  };
+}
+
+const pages = new Map();
+
+export default {
+  initialize({ model }) {
+    const page = new Page(model);
+    pages.set(model.get("token"), page);
+    return () => {
+      pages.delete(model.get("token"));
+      page.close();
+    };
+  },
+  render({ model, el }) {
+    pages.get(model.get("token"))?.show(model.get("shows"), el);
+  },
+};
