@@ -27,6 +27,8 @@ PACK_CHARACTERS = 16_384
 COMPRESSED = 512
 """Characters of a pack as JSON from which on it is compressed."""
 _STREAMED = frozenset({"text", "reasoning", "stdout"})
+_EXACT = frozenset({str, int, bool, type(None)})
+"""Types of which equal values are the same as JSON."""
 Row = tuple[int, str, float, str | None, str]
 """seq, type, occurred_at, node_id, payload (JSON)."""
 
@@ -82,9 +84,17 @@ def _pack(events: Sequence[Event]) -> Row:
         return first.seq, str(first.type), first.occurred_at, first.node_id, encode(first.payload)
     kinds: dict[tuple[str | None, str], int] = {}
     which: list[int] = []
+    before: Any = None
+    number = 0
     for event in events:
-        kind = event.node_id, encode({**event.payload, "text": ""})
-        which.append(kinds.setdefault(kind, len(kinds)))
+        template = {**event.payload, "text": ""}
+        types = list(map(type, template.values()))
+        shared = event.node_id, template, list(template), types
+        if shared != before:  # nearly all are as the one before
+            before = shared if _EXACT.issuperset(types) else None
+            kind = event.node_id, encode(template)
+            number = kinds.setdefault(kind, len(kinds))
+        which.append(number)
     packed: dict[str, Any] = {
         "of": [[node_id, template] for node_id, template in kinds],
         "later": [b - a for a, b in pairwise(_bits([event.occurred_at for event in events]))],
