@@ -86,6 +86,27 @@ def test_a_sub_diagram_opens_in_place(offline: Page, tmp_path: Path) -> None:
     expect(offline.locator(".dp-run:visible")).to_have_count(1)
 
 
+def test_the_items_of_a_batch_follow_each_other(offline: Page, tmp_path: Path) -> None:
+    found = [(RunState.fold(events), events) for name, events in logs() if name == "batch.light.yaml"]
+    outer = found[0]
+    node_id, node = next((i, n) for i, n in outer[0].nodes.items() if len(n.children) == 3)
+    children = [log for log in found if log[1][0].payload.get("parent")][:3]
+    for log, run_id in zip(children, node.children, strict=True):
+        log[0].run_id = run_id
+    file = tmp_path / "run.html"
+    file.write_text(run_file.html([outer, *children]), encoding="utf-8")
+    offline.goto(file.as_uri())
+    offline.locator(f"[data-node='{node_id}']").click()
+    offline.get_by_role("button", name="2 ").first.click()
+    expect(offline.locator(".dp-crumb .dp-num")).to_have_text("2 of 3")
+    offline.get_by_role("button", name="Next item").click()
+    expect(offline.locator(".dp-crumb .dp-num")).to_have_text("3 of 3")
+    expect(offline.locator(".dp-run:visible")).to_have_count(1)
+    offline.locator(".dp-body:visible").focus()
+    offline.keyboard.press("Escape")
+    expect(offline.locator(".dp-crumb")).to_have_count(0)
+
+
 def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
     """It follows a run, takes the answer to its question and shows the end; the token does not stay in the address."""
     (tmp_path / "asks.light.yaml").write_text(ASKS)

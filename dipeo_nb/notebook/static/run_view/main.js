@@ -28,7 +28,8 @@ let made = 0;
 /** Builds the view of a run inside `root`.
  * @param {HTMLElement} root
  * @param {{head: Head, host: {send(message: Object): void, child?: (run_id: string) => Promise<{head: Head, events: import("./fold.js").Row[]}>},
- *   outer?: {name: string, close(): void}}} options `outer`: the view in whose place this one stands.
+ *   outer?: {name: string, place: string, go(by: number): void, close(): void}}} options `outer`: the node in whose place this view stands, and which of
+ *   its runs this is.
  * @returns {RunView} */
 export function createRunView(root, { head, host, outer }) {
   const log = new Recording(), nodes = new Map(Object.entries(head.nodes)), drawn = new Map(Object.entries(head.ids)), number = ++made;
@@ -98,9 +99,13 @@ export function createRunView(root, { head, host, outer }) {
         schedule();
         return;
       }
-      if (inner || !el.isConnected) return;
+      if (!el.isConnected) return;
+      const newest = log.stateAt(log.count), [node, { children: items }] = [...newest.nodes].find(([, n]) => n.children.some((c) => c.run_id === id)) ?? [selected, { children: [] }];
+      const index = items.findIndex((c) => c.run_id === id), go = (by) => view.open(items[(index + by + items.length) % items.length].run_id);
+      const close = () => { inner?.dispose(); inner = null; el.hidden = false; schedule(); parts.drawing.focus(); };
+      inner?.dispose();
       el.hidden = true;
-      inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: `${view.label(state(), selected)}`, close() { inner?.dispose(); inner = null; el.hidden = false; schedule(); parts.drawing.focus(); } } });
+      inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? `${index + 1} of ${items.length}` : "", go, close } });
       inner.push(child.events);
       inner.ended();
     },
@@ -140,7 +145,8 @@ export function createRunView(root, { head, host, outer }) {
   const more = menu(view);
   const parts = { bar: bar(view, more.el), more, notice: notice(view), drawing: drawing(view), panel: panel(view), question: question(view), timeline: timeline(view), transport: transport(view), log: eventLog(view) };
   const keyboard = keys(view, parts);
-  const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": "Outer runs" }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, " ▸ "), h("b", {}, head.name));
+  const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": "Outer runs" }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, "▸"), h("b", {}, head.name), outer.place && [
+    h("button", { type: "button", class: "dp-tool", "aria-label": "Item before", title: "Item before", onclick: () => outer.go(-1) }, "◂"), h("span", { class: "dp-num" }, outer.place), h("button", { type: "button", class: "dp-tool", "aria-label": "Next item", title: "Next item", onclick: () => outer.go(1) }, "▸")]);
   const el = h("section", { class: "dp-run", "aria-label": `Run of ${head.name}`, "data-lm-suppress-shortcuts": "true", "data-theme": head.theme },
     crumb, parts.bar.el, parts.notice.el, h("div", { class: "dp-main" }, parts.drawing.el, parts.panel.el), parts.question.el, parts.question.spoken, parts.timeline.el, parts.transport.el, parts.log.el, keyboard.sheet, notes.el);
   el.addEventListener("keydown", keyboard.pressed);
