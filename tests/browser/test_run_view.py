@@ -294,6 +294,27 @@ def test_all_of_it_by_keyboard(page: Page) -> None:
     assert page.evaluate("window.leaked ?? ''").replace("Tab", "") == ""
 
 
+def test_the_cursor_is_dragged_and_the_drawing_moved(page: Page) -> None:
+    events = golden("debate.light.yaml")
+    show(page, of_start(events, live=False), events)
+    track = page.locator(".dp-over").bounding_box()
+    assert track is not None
+    page.mouse.move(track["x"] + 5, track["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(track["x"] + track["width"] / 2, track["y"] + 20, steps=5)
+    expect(page.locator(".dp-where")).to_have_text("7.4 / 14.8 s")
+    page.mouse.up()
+    page.mouse.move(track["x"] + 5, track["y"] + 20)
+    expect(page.locator(".dp-where")).to_have_text("7.4 / 14.8 s")  # let go of
+    assert statuses(page) == {node: str(n.status) for node, n in RunState.fold(events[:75]).nodes.items()}
+    before = page.locator(".dp-drawing").get_attribute("viewBox")
+    page.mouse.move(track["x"] + 60, 70)
+    page.mouse.down()
+    page.mouse.move(track["x"] + 90, 90, steps=3)
+    page.mouse.up()
+    assert page.locator(".dp-drawing").get_attribute("viewBox") != before
+
+
 def test_a_fork_and_a_note_are_asked_for(page: Page) -> None:
     events = golden("debate.light.yaml")
     show(page, of_start(events, live=False), events)

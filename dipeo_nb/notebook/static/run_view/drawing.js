@@ -1,6 +1,6 @@
 // The drawing of the diagram, as Python made it. Stroke tells the state, fill the selection, a ring outside the focus.
 import { look } from "./fold.js";
-import { count, h, icon, mark, put, seconds, tokens, word } from "./words.js";
+import { count, followPointer, h, icon, mark, put, seconds, tokens, word } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const GLYPHS = {
@@ -34,16 +34,16 @@ export function drawing(view) {
     svg.querySelector("title")?.remove();
     for (const g of svg.querySelectorAll("[data-node]")) {
       const [left, top] = (/translate\(([\d.-]+) ([\d.-]+)\)/.exec(g.getAttribute("transform") ?? "") ?? [0, 0, 0]).slice(1).map(Number), outline = g.querySelector(".dp-box");
-      const [w, tall] = sizeOf(outline), id = view.idOf(g.dataset.node), sub = g.querySelector(".dp-sub"), badge = g.querySelector(".dp-badge");
+      const [w, tall] = sizeOf(outline), id = view.idOf(g.getAttribute("data-node")), sub = g.querySelector(".dp-sub"), badge = g.querySelector(".dp-badge");
       g.querySelector("title")?.remove(); // it would be read twice, and hide what the panel says
-      for (const text of g.querySelectorAll(".dp-label, .dp-sub")) text.setAttribute("x", TEXT_X);
+      for (const text of g.querySelectorAll(".dp-label, .dp-sub")) text.setAttribute("x", String(TEXT_X));
       const seen = [...g.querySelectorAll(".dp-label")].map((text) => text.textContent).join(" ");
       for (const text of [...g.querySelectorAll(".dp-label")].slice(1)) text.textContent = ` ${text.textContent}`; // parts of a name for those who hear it
       g.querySelector(".dp-icon")?.setAttribute("transform", g.querySelector(".dp-icon").getAttribute("transform").replace(/\([\d.]+/, `(${TEXT_X - 24}`));
       for (const [status, d] of Object.entries(GLYPHS)) badge?.append(shape("path", { class: `dp-glyph dp-g-${status}`, d }));
       nodes.set(id, { g, seen, sub, plain: sub?.textContent ?? "", runs: g.querySelector(".dp-runs text"), spoken: "", counted: -1, from: new Set(), x: left, y: top, w, h: tall });
     }
-    for (const g of svg.querySelectorAll("[data-arrow]")) arrows.push({ g, from: view.idOf(g.dataset.source), to: view.idOf(g.dataset.target) });
+    for (const g of svg.querySelectorAll("[data-arrow]")) arrows.push({ g, from: view.idOf(g.getAttribute("data-source")), to: view.idOf(g.getAttribute("data-target")) });
     stage.append(svg);
     for (const n of nodes.values()) {
       // Inside the box: arrows arrive at its border.
@@ -147,12 +147,10 @@ export function drawing(view) {
       place();
       paintMap();
     };
-    const up = (last) => {
-      for (const [type, handler] of [["pointermove", move], ["pointerup", up], ["pointercancel", up]]) removeEventListener(type, handler);
+    followPointer(move, (last) => {
       stage.classList.remove("dp-panning");
       if (!moved && g && last.type === "pointerup") { rove(view.idOf(g.dataset.node)); view.select(view.idOf(g.dataset.node)); }
-    };
-    for (const [type, handler] of [["pointermove", move], ["pointerup", up], ["pointercancel", up]]) addEventListener(type, handler);
+    });
   });
   stage.addEventListener("wheel", (e) => {
     if (!e.ctrlKey && !e.metaKey) return; // the wheel alone scrolls the page

@@ -125,11 +125,11 @@ export function eventLog(view) {
     if (drawn === key) return;
     drawn = key;
     space.style.height = `${shown.length * ROW}px`;
-    const focused = list.contains(document.activeElement) ? `${document.activeElement.dataset.seq} ${document.activeElement.className}` : null;
+    const focused = list.contains(document.activeElement) ? `${document.activeElement.getAttribute("data-seq")} ${document.activeElement.className}` : null;
     space.replaceChildren(...shown.slice(first, past).map((one, i) => h("div", { class: "dp-event", style: `top:${(first + i) * ROW}px`, "data-type": one.type, "data-now": first + i === now, "data-later": first + i > now },
       h("button", { type: "button", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": `Event ${one.to}: go there`, onclick: () => view.seek(one.to) }, String(one.to)),
       h("button", { type: "button", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, EVENTS[one.type] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
-    if (focused) [...space.querySelectorAll("button")].find((b) => `${b.dataset.seq} ${b.className}` === focused)?.focus({ preventScroll: true });
+    if (focused) [...space.querySelectorAll("button")].find((b) => `${b.getAttribute("data-seq")} ${b.className}` === focused)?.focus({ preventScroll: true });
   }
 
   function open(one) {

@@ -99,6 +99,7 @@ function blocks(lines) {
   return found;
 }
 
+/** @param {{kind: string, lines: string[], more?: any}} block @param {number} depth */
 function element({ kind, lines, more }, depth) {
   if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.slice(1).join("\n")));
   if (kind === "heading") {

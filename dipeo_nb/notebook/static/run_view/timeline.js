@@ -1,6 +1,6 @@
 // Lanes of what each node did when. The same surface is the track of the cursor.
 import { look } from "./fold.js";
-import { h, line, mark, put, seconds, textOf, word } from "./words.js";
+import { followPointer, h, line, mark, put, seconds, textOf, word } from "./words.js";
 
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
@@ -48,8 +48,7 @@ export function timeline(view) {
     e.preventDefault();
     cursor.focus({ preventScroll: true });
     seek(e);
-    const up = () => { for (const [type, handler] of [["pointermove", seek], ["pointerup", up], ["pointercancel", up]]) removeEventListener(type, handler); };
-    for (const [type, handler] of [["pointermove", seek], ["pointerup", up], ["pointercancel", up]]) addEventListener(type, handler);
+    followPointer(seek);
   });
   cursor.addEventListener("keydown", (e) => {
     const act = { ArrowLeft: () => view.step(-1), ArrowRight: () => view.step(1), ArrowDown: () => view.step(-1), ArrowUp: () => view.step(1), PageUp: () => view.step(10), PageDown: () => view.step(-10), Home: () => view.start(), End: () => view.follow() }[e.key];

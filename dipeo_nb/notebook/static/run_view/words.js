@@ -9,7 +9,7 @@ export const WORDS = {
 export const word = (status) => WORDS[status] ?? status;
 
 /** An element. Texts become text nodes: nothing that a model or a diagram says is ever parsed as HTML.
- * @param {string} tag @param {Object<string, any>} [props] @param {...any} children */
+ * @param {string} tag @param {Object<string, any>} [props] @param {...any} children @returns {any} */
 export function h(tag, props, ...children) {
   const el = document.createElement(tag);
   // Before `dir`: with it, each child would have the direction of all that is there worked out again.
@@ -32,6 +32,19 @@ export function icon(path, size = 12, name = "dp-ic") {
   shape.setAttribute("d", path);
   svg.append(shape);
   return svg;
+}
+
+/** Follows the pointer until it is let go. @param {(e: PointerEvent) => void} move @param {(e: PointerEvent) => void} [done] */
+export function followPointer(move, done) {
+  const end = (e) => {
+    removeEventListener("pointermove", move);
+    removeEventListener("pointerup", end);
+    removeEventListener("pointercancel", end);
+    done?.(e);
+  };
+  addEventListener("pointermove", move);
+  addEventListener("pointerup", end);
+  addEventListener("pointercancel", end);
 }
 
 /** Writes only what differs, so that nothing flickers and selections stay. */
