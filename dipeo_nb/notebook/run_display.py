@@ -13,9 +13,10 @@ from dipeo_nb.common.loop import submit
 from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import pages
-from dipeo_nb.notebook import kernel, run_page, static_view
+from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.notebook.saved_output import SavedOutput
 from dipeo_nb.notebook.timeline import Timeline

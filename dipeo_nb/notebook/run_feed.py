@@ -11,8 +11,8 @@ from typing import Any
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import run_page
 from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
 _PIECES = frozenset({"text", "reasoning", "stdout"})

@@ -23,7 +23,7 @@ import traitlets
 from dipeo_nb.common.loop import LoopThread
 from dipeo_nb.common.redaction import logger
 from dipeo_nb.errors import DipeoError
-from dipeo_nb.notebook import run_page
+from dipeo_nb.execution import run_page
 
 TICK_S = 0.1
 """Seconds between two messages to the pages."""

@@ -15,8 +15,8 @@ from playwright.sync_api import Page, expect
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import run_page
 from tests.support import run_view
 from tests.support.run_view import golden, of_start, push, show, statuses
 

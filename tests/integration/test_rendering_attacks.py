@@ -10,7 +10,8 @@ import pytest
 
 from dipeo_nb.common.text import visible, visible_json
 from dipeo_nb.diagram.document import Diagram, load
-from dipeo_nb.notebook import run_page, safe_markdown
+from dipeo_nb.execution import run_page
+from dipeo_nb.notebook import safe_markdown
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.terminal import one_line, safe
 from dipeo_nb.testing import scripted

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import run_page, static_view
+from dipeo_nb.notebook import static_view
 from tests.support.golden_logs import logs
 
 CAN = ("stop", "answer", "note", "fork", "body")

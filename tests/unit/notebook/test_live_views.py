@@ -17,8 +17,9 @@ from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import StreamEvent
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import run_page, view
+from dipeo_nb.notebook import view
 from dipeo_nb.notebook.chat_feed import ChatFeed
 from dipeo_nb.notebook.run_feed import LiveClock, RunFeed, joined
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer

@@ -10,7 +10,7 @@ import pytest
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.notebook import run_page
+from dipeo_nb.execution import run_page
 from tests.support.js_engine import run_module
 
 DECLARED = re.compile(r"^(?:async )?(?:function\*?|class|const|let|var) (\w+)", re.MULTILINE)
