@@ -108,6 +108,10 @@ FINAL_EVENTS = frozenset({EventType.EXECUTION_COMPLETED, EventType.EXECUTION_ERR
 """The last event of a run is one of these, but for notes; a run without one was interrupted or is still running."""
 
 
+SEARCHED = (EventType.NODE_COMPLETED, EventType.INTERACTIVE_RESPONSE, EventType.RUN_NOTE, EventType.EXECUTION_STARTED)
+"""Events whose texts are looked through for runs that have a text."""
+
+
 def notes_only(events: Iterable[Event]) -> bool:
     """Whether these events are remarks on a run, which may be stored after its end."""
     return all(event.type is EventType.RUN_NOTE for event in events)

@@ -32,11 +32,18 @@ class Runs(list[RunSummary]):
     Args:
         read: returns the recorded states of runs, for their models, tokens and costs.
         delete: deletes runs, and returns the ids of those that were deleted.
+        live: returns the widget of the whole history.
     """
 
-    def __init__(self, rows: Iterable[RunSummary] = (), read: Reader | None = None, delete: Deleter | None = None) -> None:
+    def __init__(
+        self,
+        rows: Iterable[RunSummary] = (),
+        read: Reader | None = None,
+        delete: Deleter | None = None,
+        live: Callable[[], Any] | None = None,
+    ) -> None:
         super().__init__(rows)
-        self._read, self._delete = read, delete
+        self._read, self._delete, self._live = read, delete, live
 
     @checked_call
     def delete(self) -> list[str]:
@@ -50,13 +57,24 @@ class Runs(list[RunSummary]):
             raise UserError("These rows do not belong to a session.", hint="Delete rows of dp.runs(…).")
         return self._delete(self)
 
+    @checked_call
+    def live(self) -> Any:
+        """The whole history as a live table, which is sorted, filtered and searched; runs can be opened, compared and deleted in it.
+
+        Raises:
+            UserError: the rows do not belong to a session.
+        """
+        if self._live is None:
+            raise UserError("These rows do not belong to a session.", hint="Use dp.runs().live().")
+        return self._live()
+
     @overload
     def __getitem__(self, index: SupportsIndex) -> RunSummary: ...
     @overload
     def __getitem__(self, index: slice) -> Runs: ...
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
-        return Runs(found, self._read, self._delete) if isinstance(index, slice) else found
+        return Runs(found, self._read, self._delete, self._live) if isinstance(index, slice) else found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Runs, (list(self),)  # another process does not have the records

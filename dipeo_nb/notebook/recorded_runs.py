@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import nearest
@@ -17,6 +18,7 @@ from dipeo_nb.execution.options import checked_count, checked_flag, checked_text
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_diff import compare
 from dipeo_nb.execution.run_list import recorded_states
+from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.notebook import static_view
@@ -25,6 +27,11 @@ from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.notebook.stretch import Range, Stretch
 from dipeo_nb.runtime import Runtime
+
+if TYPE_CHECKING:
+    from dipeo_nb.notebook import history_table
+else:
+    history_table = lazy.module("dipeo_nb.notebook.history_table")  # which brings ipywidgets along
 
 
 class RecordedRuns(ABC):
@@ -73,7 +80,26 @@ class RecordedRuns(ABC):
                 limit=limit, status=status, diagram=diagram, parent=whole, nested=nested
             )
 
-        return Runs(run_sync(read()), self._spent, self._delete)
+        return Runs(run_sync(read()), self._spent, self._delete, self._table)
+
+    def _table(self) -> Any:
+        """The history as a widget."""
+
+        async def rows(query: RunQuery) -> Mapping[str, Any]:
+            await self.runtime.initialize()
+            store = self.runtime.services.store
+            page = await page_of_runs(store, query)
+            return {"total": page.total, "runs": await run_facts(store, page.runs)}
+
+        def html(runs: Sequence[str]) -> str:
+            if len(runs) > 1:
+                return self.diff(*runs)._repr_html_()
+            run = self.open_run(runs[0])
+            return static_view.html(run.state, static_view.diagram_of(run.state), run.timeline)
+
+        return history_table.HistoryTable(
+            lambda query: run_sync(rows(query)), html, lambda runs: run_sync(self.runtime.delete_runs(runs))
+        )
 
     def _delete(self, rows: Sequence[RunSummary]) -> list[str]:
         return run_sync(self.runtime.delete_runs([row.run_id for row in rows]))

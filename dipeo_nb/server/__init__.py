@@ -4,6 +4,7 @@
 |---|---|
 | `GET /health` | `{"status": "ok"}`; the only one without a token |
 | `GET /runs?limit=&status=&diagram=&parent=&nested=` | the run history, newest first |
+| `GET /runs?offset=&limit=&text=&status=&diagram=&sort=&descending=` | a page of it: `total`, and `runs` with tokens, cost, model, inputs, note |
 | `POST /runs` `{"diagram": NAME, "inputs": {…}, "model": …, "answers": {…}, "timeout": S}` | 201, `{"run_id": …}` |
 | `GET /runs/ID` | status, outputs, usage, cost … as `run --json` |
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |

@@ -27,6 +27,7 @@ from dipeo_nb.execution import run_file, run_page
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter, Unanswered
 from dipeo_nb.execution.nested import check_answers
+from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.going import GoingRuns
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
@@ -139,6 +140,8 @@ class RunServer:
 
     async def _runs(self, request: Any) -> Any:
         query = request.query_params
+        if any(name in query for name in ("offset", "text", "sort")):
+            return await self._page_of_runs(query)
         try:
             limit = min(max(int(query.get("limit", 50)), 1), 1000)
         except ValueError:
@@ -151,6 +154,12 @@ class RunServer:
             nested=query.get("nested", "") not in ("", "0", "false"),
         )
         return web.JSONResponse({"runs": [row._asdict() for row in rows]})
+
+    async def _page_of_runs(self, query: Mapping[str, str]) -> Any:
+        store = self.runtime.services.store
+        page = await page_of_runs(store, RunQuery.of(query))
+        answer = {"total": page.total, "runs": await run_facts(store, page.runs)}
+        return web.Response(json_text(answer), media_type="application/json")
 
     async def _start(self, request: Any) -> Any:
         order = StartBody.model_validate_json(await read_body(request))

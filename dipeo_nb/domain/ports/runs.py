@@ -98,6 +98,10 @@ class RunStore(Protocol):
         """
         ...
 
+    async def holding(self, text: str) -> set[str]:
+        """Return the ids of runs whose inputs, outputs, answers or notes have this text, in any case. Default: none are found."""
+        return set()
+
     @abstractmethod
     async def run(self, run_id: str) -> RunSummary | None:
         """Return one row, or None when unknown."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import islice
 
 from dipeo_nb.common import injection
+from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary, notes_only
+from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary, notes_only
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution.state.packed_log import PackedLog
 from dipeo_nb.execution.state.rules import answered, check_claim, check_delete, check_order, final_status, relatives
@@ -61,6 +62,14 @@ class InMemoryRunStore(RunStore):
         if parent is not None or not nested:
             rows = (r for r in rows if r.parent_run_id == parent)
         return list(islice((r for r in rows if status in (None, r.status) and diagram in (None, r.diagram)), max(limit, 0)))
+
+    async def holding(self, text: str) -> set[str]:
+        low = json_text(text)[1:-1].casefold()  # as it stands in the JSON of a payload
+        return {
+            run_id
+            for run_id, log in self._runs.items()
+            if any(event.type in SEARCHED and low in json_text(event.payload).casefold() for event in log)
+        }
 
     async def run(self, run_id: str) -> RunSummary | None:
         log = self._runs.get(run_id)

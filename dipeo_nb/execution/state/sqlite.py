@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 from dipeo_nb.common import injection
 from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.group_commit import GroupCommit
@@ -217,6 +217,12 @@ class SqliteRunStore(RunStore):
         rows = self._file.rows(f"{_SELECT_RUNS} {where} ORDER BY started_at DESC, run_id", tuple(values))
         summaries = (summary for row in rows if status in (None, (summary := _summary(row)).status))
         return list(islice(summaries, max(limit, 0)))
+
+    async def holding(self, text: str) -> set[str]:
+        plain = json.dumps(text, ensure_ascii=False)[1:-1]
+        pattern = "".join(f"\\{c}" if c in "\\%_" else c for c in plain)
+        query = f"SELECT DISTINCT run_id FROM events WHERE type IN ({', '.join('?' * len(SEARCHED))}) AND payload LIKE ? ESCAPE '\\'"
+        return {row[0] for row in await asyncio.to_thread(self._file.read, query, (*SEARCHED, f"%{pattern}%"))}
 
     async def run(self, run_id: str) -> RunSummary | None:
         rows = self._file.read(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,))

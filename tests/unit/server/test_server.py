@@ -48,6 +48,17 @@ def served(tmp_path: Path) -> Iterator[Served]:
     server.close()
 
 
+def test_the_history_comes_in_pages(served: Served):
+    """With what a table shows of each run; a column that there is not is refused."""
+    for name in ("Ada", "Bob", "Cleo"):
+        list(served.events(served.start(diagram="hello", inputs={"name": name})))
+    page = served.http.get("/runs", params={"offset": 1, "limit": 1}).json()
+    assert (page["total"], len(page["runs"]), page["runs"][0]["inputs"]) == (3, 1, "name=Bob")
+    found = served.http.get("/runs", params={"text": "hello ada"}).json()
+    assert [run["inputs"] for run in found["runs"]] == ["name=Ada"]
+    assert served.http.get("/runs", params={"sort": "colour"}).status_code == 400
+
+
 def test_a_run_is_started_and_followed(served: Served):
     """One request starts it; the stream has every event in order and ends with the run; then its result is there."""
     run_id = served.start(diagram="hello", inputs={"name": "Ada"})

@@ -1,0 +1,64 @@
+"""The run history as a live table in a notebook: the page asks for a page of rows, and the store has the list."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+
+from dipeo_nb.errors import DipeoError
+from dipeo_nb.execution.run_pages import RunQuery
+
+_STATIC = Path(__file__).parent / "static"
+_IDS = 50
+"""Runs of one command, at most."""
+
+
+class HistoryTable(anywidget.AnyWidget):
+    """The widget.
+
+    Args:
+        query: returns the rows of a page, and how many runs match.
+        html: returns the static form of a run, or of the difference of several.
+        delete: deletes runs by their ids.
+    """
+
+    _esm = _STATIC / "runs.js"
+    _css = _STATIC / "runs.css"
+
+    def __init__(
+        self,
+        query: Callable[[RunQuery], Mapping[str, Any]],
+        html: Callable[[Sequence[str]], str],
+        delete: Callable[[Sequence[str]], Any],
+    ) -> None:
+        super().__init__()
+        comm = getattr(self, "comm", None)
+        if hasattr(comm, "_reply_subshell_for"):  # see `LiveView`
+            comm._reply_subshell_for = None  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
+        self._query, self._html, self._delete = query, html, delete
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "dipeo-runs")
+        self.on_msg(lambda _, content, buffers: self._worker.submit(self.command, content))
+
+    def command(self, message: Mapping[str, Any]) -> None:
+        """Carry out a message of the page and answer it."""
+        number = message.get("id")
+        try:
+            self.send({"id": number, **self._answer(message)})
+        except DipeoError as error:
+            self.send({"id": number, "error": f"{error.message} {error.hint or ''}".rstrip()})
+
+    def _answer(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        match message:
+            case {"type": "query", "query": dict(given)}:
+                return self._query(RunQuery.of(given))
+            case {"type": "open" | "diff", "runs": list(runs)}:
+                return {"html": self._html([str(run) for run in runs[:_IDS]])}
+            case {"type": "delete", "runs": list(runs)}:
+                self._delete([str(run) for run in runs])
+                return {}
+            case _:
+                return {}  # a page of another version
