@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         provider,
         providers,
         replay,
+        rerun_node,
         resume,
         run,
         runs,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from dipeo_nb.notebook.loading import load
     from dipeo_nb.notebook.run import Run, RunResult
     from dipeo_nb.notebook.session import Session
+    from dipeo_nb.notebook.stretch import Stretch
 
 __version__ = "0.1.0"
 
@@ -101,6 +103,7 @@ _HOMES = {
     "ServiceError": "dipeo_nb.errors",
     "Session": "dipeo_nb.notebook.session",
     "Settings": "dipeo_nb.config",
+    "Stretch": "dipeo_nb.notebook.stretch",
     "TrustError": "dipeo_nb.errors",
     "UserError": "dipeo_nb.errors",
     "achat": "dipeo_nb.notebook.facade",
@@ -110,6 +113,7 @@ _HOMES = {
     "diff": "dipeo_nb.notebook.facade",
     "dry_run": "dipeo_nb.notebook.facade",
     "note": "dipeo_nb.notebook.facade",
+    "rerun_node": "dipeo_nb.notebook.facade",
     "fork": "dipeo_nb.notebook.facade",
     "get_settings": "dipeo_nb.config",
     "load": "dipeo_nb.notebook.loading",
@@ -145,6 +149,7 @@ __all__ = [
     "ServiceError",
     "Session",
     "Settings",
+    "Stretch",
     "TrustError",
     "UserError",
     "__version__",
@@ -169,6 +174,7 @@ __all__ = [
     "providers",
     "recording",
     "replay",
+    "rerun_node",
     "resume",
     "run",
     "runs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common import lazy
@@ -14,7 +14,7 @@ from dipeo_nb.common.text import nearest
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import ValidationError
-from dipeo_nb.execution.options import checked_count, checked_flag, checked_text
+from dipeo_nb.execution.options import checked_count, checked_flag, checked_mapping, checked_text
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_diff import compare
 from dipeo_nb.execution.run_list import recorded_states
@@ -25,7 +25,8 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.differences import Differences, SideBySide
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
-from dipeo_nb.notebook.stretch import Range, Stretch
+from dipeo_nb.notebook.single_node import single_node
+from dipeo_nb.notebook.stretch import Stretch
 from dipeo_nb.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class RecordedRuns(ABC):
 
     runtime: Runtime
     _going: weakref.WeakValueDictionary[str, Run]
+
+    start: Callable[..., Run]
+    """Starts a run; see `Session.start`."""
 
     @abstractmethod
     def _run(self, runtime: Runtime, state: RunState, **options: Any) -> Run:
@@ -162,7 +166,43 @@ class RecordedRuns(ABC):
         return self._run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view)
 
     @checked_call
-    def note(self, run: Run | RunResult | RunSummary | str, where: Range | Stretch, text: str) -> None:
+    def rerun_node(
+        self,
+        run: Run | RunResult | RunSummary | str,
+        node: str,
+        *,
+        of: int = 1,
+        set: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        trust: bool | str | None = False,
+        view: bool = True,
+    ) -> Run:
+        """Run one node of a recorded run by itself, with the inputs that it had; what persons remembered is left out.
+
+            dp.rerun_node(run, "Writer", set={"default_prompt": "Shorter: {{draft}}"})
+
+        Args:
+            run: a run, or its id.
+            node: label or id of the node.
+            of: which run of the node (1-based).
+            set: other values of its fields.
+            model: use this model; default: as in the run.
+            trust: see `start`; by default the node may call models and use a folder of its own, whatever the run was allowed to do.
+            view: see `start`.
+
+        Raises:
+            UserError: no such run, node or run of the node, or it cannot run by itself.
+        """
+        opened = run if isinstance(run, Run) else run.run if isinstance(run, RunResult) else self.open_run(run)
+        checked_count(of, "of")
+        state = opened.state
+        document, inputs = single_node(state, opened.events, opened.node_id(checked_text(node, "node", "'Writer'")), of)
+        for name, value in checked_mapping(set, "set", "{'default_prompt': '…'}").items():
+            document = document.set(f"nodes.{document.model.node('alone').label}.{name}", value)
+        return self.start(document, inputs=inputs, model=model or state.model, trust=trust, view=view)
+
+    @checked_call
+    def note(self, run: Run | RunResult | RunSummary | str, where: slice | tuple[int, int] | Stretch, text: str) -> None:
         """Write a remark on a stretch of a run; `run.notes` has them, `dp.open_run(run)[120:340]` shows the stretch.
 
             dp.note(run, (120, 340), "The critic repeats itself from here on.")

@@ -26,7 +26,7 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.run_copies import as_python, as_test, input_facts, turn_as_python
-from dipeo_nb.notebook.stretch import Notes, Range, Stretch, bounds
+from dipeo_nb.notebook.stretch import Notes, Stretch, bounds
 from dipeo_nb.notebook.tables import Events, Outputs, Table
 from dipeo_nb.notebook.timeline import Timeline, TimelineReader
 from dipeo_nb.notebook.transcript import Transcript
@@ -117,7 +117,7 @@ class RunFacts(ABC):
         Raises:
             UnknownNodeError: there is no such node; the hint has the nearest label.
         """
-        return self.state.nodes[self._node_id(reference)]
+        return self.state.nodes[self.node_id(reference)]
 
     @property
     def nodes(self) -> Table:
@@ -151,7 +151,7 @@ class RunFacts(ABC):
         return Notes(self.state.notes)
 
     @checked_call
-    def note(self, where: Range | Stretch, text: str) -> None:
+    def note(self, where: slice | tuple[int, int] | Stretch, text: str) -> None:
         """Write a remark on a stretch of the run: `run.note((120, 340), "here it goes wrong")`; see `dp.note`."""
         checked_text(text, "text", "run.note((120, 340), 'here it goes wrong')")
         self._add_note(*bounds(where), text)
@@ -189,7 +189,7 @@ class RunFacts(ABC):
         state = self.state
         if node is None:
             return as_python(state, self.events)
-        node_id = self._node_id(node)
+        node_id = self.node_id(node)
         turns = [t for t in state.turns if t["node_id"] == node_id and of in (None, t["run"])]
         if not turns:
             raise UserError(
@@ -206,7 +206,12 @@ class RunFacts(ABC):
         """
         return as_test(self.state, self.events)
 
-    def _node_id(self, reference: str) -> str:
+    def node_id(self, reference: str) -> str:
+        """Id of a node by label or id.
+
+        Raises:
+            UnknownNodeError: there is no such node; the hint has the nearest label.
+        """
         state = self.state
         for node_id in state.nodes:
             if reference in (node_id, state.label(node_id)):

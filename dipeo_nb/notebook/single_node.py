@@ -31,7 +31,9 @@ def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int
     source = dict(state.source or {})
     nodes = _things(source.get("nodes"))
     node = next((n for n in nodes if n.get("id") == node_id), None)
-    started = next((e for e in events if e.node_id == node_id and e.type is EventType.NODE_STARTED and e.payload.get("run") == run), None)
+    started = next(
+        (e for e in events if e.node_id == node_id and e.type is EventType.NODE_STARTED and e.payload.get("run") == run), None
+    )
     if node is None or started is None:
         raise UserError(f"'{label}' has no run {run} in run {state.run_id}.", hint="See run.nodes for what ran how often.")
     if node.get("type") in _UNABLE:
@@ -41,7 +43,9 @@ def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int
     for event in before:
         inputs.update(cast(NodeCompleted, event.payload).get("globals") or {})
     outputs = {(e.node_id, e.payload.get("run")): cast(NodeCompleted, e.payload) for e in before if "output" in e.payload}
-    kinds = {str(a.get("label") or "default"): a.get("content_type") for a in _things(source.get("arrows")) if _ends_at(a, node_id)}
+    kinds = {
+        str(a.get("label") or "default"): a.get("content_type") for a in _things(source.get("arrows")) if _ends_at(a, node_id)
+    }
     for name, (origin, number) in cast(NodeStarted, started.payload).get("inputs", {}).items():
         if (completed := outputs.get((origin, number))) is not None:
             value = plain(view(Output(completed.get("output"), completed.get("text")), kinds.get(name)))
@@ -64,7 +68,12 @@ def _alone(source: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
         {"id": "out", "source": "alone_default_output", "target": "behind_default_input"},
     ]
     name = f"{(source.get('metadata') or {}).get('name') or 'Diagram'}: {data.get('label')}"
-    return {"nodes": nodes, "arrows": arrows, "persons": source.get("persons") or {}, "metadata": {"name": name, "version": "2.0"}}
+    return {
+        "nodes": nodes,
+        "arrows": arrows,
+        "persons": source.get("persons") or {},
+        "metadata": {"name": name, "version": "2.0"},
+    }
 
 
 def _ends_at(arrow: Mapping[str, Any], node_id: str) -> bool:

@@ -20,9 +20,6 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.tables import Events, Table, text_table
 
-Range = slice | tuple[int, int]
-"""Numbers of events, as Python counts: from the first up to, and without, the second."""
-
 
 class NotableRun(Protocol):
     """A run that has stretches."""
@@ -35,7 +32,8 @@ class NotableRun(Protocol):
 
 
 def bounds(where: Any) -> tuple[int, int | None]:
-    """Numbers of the first event of a range and of the last one, which is None for an open end.
+    """Numbers of the first event of a range and of the last one, which is None for an open end. A range counts as Python does: from
+    the first number up to, and without, the second.
 
     Raises:
         ValidationError: it is not a range.
