@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic_core import SchemaError as RustError
 from pydantic_core import SchemaValidator, core_schema
 
+from dipeo_nb.common import json_schema
 from dipeo_nb.diagram.metering import NotQuickError, is_quick, meter
 
 SHORT = 12
@@ -33,7 +34,8 @@ def validator(schema: Any, *, checked: bool = False, **options: Any) -> Any:
         jsonschema.SchemaError: the schema is wrong.
         NotQuickError: that takes too long to find out where it is to be quick.
     """
-    from jsonschema import Draft202012Validator  # only now: its import takes most of a second
+    json_schema.load()
+    from jsonschema import Draft202012Validator  # only now: its import takes a tenth of a second
     from jsonschema.validators import validator_for
 
     kind: Any = validator_for(schema, default=Draft202012Validator)
@@ -73,6 +75,7 @@ def _linear(pattern: str) -> SchemaValidator | None:
 
 @lru_cache(maxsize=16)
 def _counting(kind: Any) -> Any:
+    json_schema.load()
     from jsonschema.validators import extend
 
     own: dict[str, Any] = {
@@ -109,6 +112,7 @@ def _counted(name: str, check: Callable[..., Any]) -> Callable[..., Iterator[Any
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    json_schema.load()
     from jsonschema import ValidationError
 
     if not validator.is_type(instance, "string"):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from dipeo_nb.common import json_schema
 from dipeo_nb.diagram.pydantic_source import ModelBuilder
 from dipeo_nb.diagram.source import parse
 from dipeo_nb.errors import DiagramFormatError, ValidationError
@@ -129,6 +130,7 @@ def _is_mapping_text(tree: ast.Module) -> bool:
 
 def _schema(schema: Any) -> dict[str, Any]:
     # Imported here: a rare case should not slow down every start.
+    json_schema.load()
     from jsonschema import Draft202012Validator, SchemaError
     from jsonschema.validators import validator_for
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from dipeo_nb.common import json_schema
 from dipeo_nb.common.addresses import origin_of
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean, nearest
@@ -290,6 +291,7 @@ def _leaves(value: Any, where: tuple[str | int, ...]) -> Iterator[tuple[tuple[st
 
 
 def _check_schema(problems: _Problems, where: tuple[str | int, ...], schema: Any) -> None:
+    json_schema.load()
     from jsonschema import SchemaError
 
     try:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from dipeo_nb.common import json_schema
 from dipeo_nb.common.loop import on_library_loop, run_sync
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import did_you_mean
@@ -236,6 +237,7 @@ def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> N
         ValidationError: they do not.
         ManifestError: the server's schema is none.
     """
+    json_schema.load()
     from jsonschema import SchemaError
 
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib
 import json
 import re
 import sys
@@ -21,7 +20,7 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter
 from pydantic import ValidationError as PydanticValidationError
 from pydantic_core import to_json
 
-from dipeo_nb.common import user_code
+from dipeo_nb.common import json_schema, user_code
 from dipeo_nb.common.typed_dicts import readable
 from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
@@ -292,7 +291,7 @@ async def made(make: Callable[[], T], request: LLMRequest) -> T:
 
 
 async def prepare(response_format: Any) -> None:
-    """Load what checks JSON schemas, off the event loop, as its import takes most of a second; and check the schema itself.
+    """Load what checks JSON schemas, off the event loop, as that takes a while; and check the schema itself.
 
     Raises:
         ValidationError: it is not a JSON schema, or refers to what it does not hold.
@@ -300,7 +299,7 @@ async def prepare(response_format: Any) -> None:
     if not isinstance(response_format, Mapping):
         return
     if "jsonschema" not in sys.modules:
-        await asyncio.to_thread(importlib.import_module, "jsonschema")
+        await asyncio.to_thread(json_schema.load)
     try:
         text = json.dumps(response_format, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -336,6 +335,7 @@ _right: set[str] = set()
 
 
 def _check_schema(text: str) -> None:
+    json_schema.load()
     from jsonschema import SchemaError
     from referencing import Registry
     from referencing.exceptions import Unresolvable

@@ -11,7 +11,6 @@ os.environ.update(
     PATH=PATH, COLUMNS="100", TERMINAL_WIDTH="100", LINES="40", TERM="dumb", NO_COLOR="1", LANG="C.UTF-8", TZ="UTC"
 )
 
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] - jsonschema would take seconds to load what some environments have
 import argparse  # noqa: E402
 from datetime import date  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
+from dipeo_nb.common import json_schema
 from dipeo_nb.common.values import parse_json
 from dipeo_nb.diagram.metering import NotQuickError, metered, quick
 from dipeo_nb.diagram.schema_check import validator
@@ -98,7 +99,8 @@ def _quickly(schema: Any, data: Any, every: bool) -> list[dict[str, str]] | None
 
 def violations(schema: Any, data: Any, every: bool) -> list[dict[str, str]]:
     """[{path, message, rule}], empty when it fits."""
-    from jsonschema import SchemaError  # only now: its import takes most of a second
+    json_schema.load()
+    from jsonschema import SchemaError  # only now: its import takes a tenth of a second
     from jsonschema.exceptions import best_match
     from referencing import Registry
     from referencing.exceptions import Unresolvable
