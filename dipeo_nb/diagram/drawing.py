@@ -1,4 +1,4 @@
-"""Drawings of a diagram: a self-contained SVG, a live one for a page that has `LIVE_CSS`, and a tree of text.
+"""Drawings of a diagram: a self-contained SVG, a live one for the view of a run, and a tree of text.
 
 A drawing holds no `id`, no script, no font and no reference to anything outside; whatever the diagram's author typed
 is cleaned, cut and escaped. State is shown by colour *and* by a glyph. Not for editing: nothing here reads a drawing.
@@ -60,7 +60,7 @@ def draw(
             be read on any page.
         title: name of the diagram for screen readers and tooltips; default: the metadata's name.
         width: pixels; default: the drawing's natural width. The height follows.
-        live: for a page that holds `LIVE_CSS`: colours come from the page, all states are prepared, `theme` is not
+        live: for the view of a run: colours come from the page, all states are prepared, `theme` is not
             used.
         layout: of an earlier `place(diagram)`, to save doing it again.
         overview: pixels of width at which it is to be taken in whole: labels are of a size that can be read there, as far as
@@ -302,7 +302,6 @@ if not TYPE_CHECKING:  # until 0.2
     __getattr__ = moved_names(
         __name__,
         {
-            "LIVE_CSS": "dipeo_nb.diagram.drawing_style",
             "text_tree": "dipeo_nb.diagram.text_tree",
         },
     )

@@ -1,4 +1,4 @@
-"""Style sheets of drawings, light, dark, and live."""
+"""Style sheets of drawings, light and dark."""
 
 from __future__ import annotations
 
@@ -75,43 +75,3 @@ def style_sheet(p: str, theme: Theme) -> str:
         dark = f"@media (prefers-color-scheme:dark){{{_colour_rules(p, _DARK)}}}"
         return _shape_rules(p) + _colour_rules(p, _LIGHT) + dark
     return _shape_rules(p) + _colour_rules(p, _LIGHT if theme == "light" else _DARK)
-
-
-def _live_css() -> str:
-    surfaces = {
-        "card": "var(--jp-layout-color0,var(--vscode-editor-background,Canvas))",
-        "edge": "var(--jp-border-color2,var(--vscode-panel-border,#8884))",
-        "box": "var(--jp-layout-color1,var(--vscode-editor-background,Canvas))",
-        "text": "var(--jp-content-font-color1,var(--vscode-editor-foreground,CanvasText))",
-        "muted": "var(--jp-content-font-color2,var(--vscode-descriptionForeground,CanvasText))",
-        "on": "var(--jp-layout-color1,var(--vscode-editor-background,Canvas))",
-    }
-    light = ";".join(f"--dp-{k}:{surfaces.get(k, v)}" for k, v in _LIGHT.items())
-    dark = ";".join(f"--dp-{k}:{v}" for k, v in _DARK.items() if k not in surfaces)
-    is_dark = ",".join(
-        f"{host} .dp-drawing" for host in ('[data-jp-theme-light="false"]', ".vscode-dark", ".vscode-high-contrast")
-    )
-    states = (*STATES, "pending")
-    show = ",".join(f'.dp-node[data-status="{s}"] .dp-badge,.dp-node[data-status="{s}"] .dp-g-{s}' for s in states)
-    # A glow, so that the border still shows the state.
-    glow = "drop-shadow(0 0 5px var(--jp-brand-color1,var(--vscode-focusBorder,Highlight)))"
-    pulse = '.dp-node[data-status="running"] .dp-badge circle{animation:dp-pulse 1.4s ease-in-out infinite}'
-    return "\n".join(
-        [
-            f".dp-drawing{{{light};font-family:var(--jp-ui-font-family,var(--vscode-font-family,{FONT}))}}",
-            f"{is_dark}{{{dark}}}",
-            _shape_rules("dp-"),
-            ".dp-drawing text{font-family:inherit}",
-            _colour_rules("dp-", {k: f"var(--dp-{k})" for k in _LIGHT}),
-            ".dp-badge,.dp-glyph,.dp-runs{display:none}",
-            f"{show}{{display:inline}}",
-            '.dp-node[data-runs]:not([data-runs="0"]):not([data-status=""]) .dp-runs{display:inline}',
-            ".dp-node{cursor:pointer;outline:none}",
-            f".dp-node:focus-visible .dp-box,.dp-node[data-selected] .dp-box{{stroke-width:2.6;filter:{glow}}}",
-            f"@media (prefers-reduced-motion:no-preference){{{pulse}@keyframes dp-pulse{{50%{{opacity:.45}}}}}}",
-        ]
-    )
-
-
-LIVE_CSS = _live_css()
-"""Style sheet for pages that hold live drawings; every rule begins with `.dp-` or needs it."""
