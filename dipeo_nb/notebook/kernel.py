@@ -22,6 +22,13 @@ def unattended() -> bool:
     return getattr(shell.kernel, "_allow_stdin", True) is False
 
 
+def displays_widgets_alone() -> bool:
+    """Whether the front end loads a widget only where it is displayed (VS Code, Colab)."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return "google.colab" in sys.modules or (shell is not None and "__vsc_ipynb_file__" in shell.user_ns)
+
+
 def execution() -> str | None:
     """Id of the request that is being executed, mostly of a cell; None outside a kernel."""
     if not in_kernel():

@@ -88,7 +88,10 @@ class RunDisplay:
             self._feed = self._new_feed()
             if not ended:
                 run_table.count(self._finished)
-        self._outputs.append(SavedOutput(self._face(self._state, png=ended)))
+        face = self._face(self._state, png=ended)
+        if self._feed is not None and not ended and kernel.displays_widgets_alone():
+            face = view.views().displayed(self._feed.id) | face  # until the run has ended
+        self._outputs.append(SavedOutput(face))
         if ended:
             if self._feed is not None:
                 submit(self._add())
@@ -176,7 +179,11 @@ class RunDisplay:
             drawn_at, drawn = time.monotonic(), 0
             while not self._finished():
                 await asyncio.sleep(CHECK_S)
-                if time.monotonic() - drawn_at >= FACE_S and self._state.events != drawn:
+                if (
+                    time.monotonic() - drawn_at >= FACE_S
+                    and self._state.events != drawn
+                    and not kernel.displays_widgets_alone()
+                ):
                     drawn_at, drawn = time.monotonic(), self._state.events
                     await self._draw(self._state.snapshot(), final=False)
             if feed is not None:

@@ -356,3 +356,10 @@ def test_page_files_load_nothing():
     assert not re.search(r"//cdn|@import|url\((?!data:)", script + style)
     assert "insertAdjacentHTML" not in script
     assert "save_changes" not in script
+
+
+def test_a_front_end_that_displays_widgets_itself(views: view.Views):
+    """VS Code and Colab load a widget only where it is displayed; there it shows what it is displayed for."""
+    data = views.displayed("v7")
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == views.widget.model_id
+    assert views.widget.shows == "v7"
