@@ -1,5 +1,6 @@
 """PromptBuilder: the prompt of a node's run, from templates and inputs, with a cache of renderings.
 
+Part of DiPeO's API. Runs do not use it: their prompts are rendered by `diagram.templates`.
 Use it where the same prompt is rendered often (sweeps, prompt labs, batches); a single rendering needs only
 `SimpleTemplateProcessor`.
 """

@@ -1,4 +1,7 @@
-"""API keys, trust in diagrams, and the gate of a run."""
+"""API keys, trust in diagrams, and the gate of a run.
+
+Secrets are taken out of texts in `common.redaction`; which gate a run gets is decided in `runtime.gates`.
+"""
 
 from __future__ import annotations
 
