@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def print_diagnostics(found: Sequence[Diagnostic]) -> None:
     """Write findings to stderr, errors in red on a terminal."""
+    if not found:
+        return
     from rich.text import Text
 
     console = new_console()
