@@ -172,6 +172,12 @@ def test_errors_that_carry_much_keep_the_beginning(monkeypatch: pytest.MonkeyPat
     assert max(looked_through) < 150_000
 
 
+def test_records_may_be_made_without_a_name():
+    """As `logging.makeLogRecord` does it for records that came over a network."""
+    assert RedactingFactory(logging.LogRecord)(None, None, "", 0, "", (), None, None).name is None
+    assert RedactingFactory(logging.LogRecord)("app", 20, "", 0, "hello", (), None).getMessage() == "hello"
+
+
 def test_log_lines_lose_their_secrets(caplog: pytest.LogCaptureFixture):
     """Message with arguments, extra fields and traceback; also those of a user's service with LoggingMixin."""
     caplog.set_level(logging.DEBUG)
