@@ -72,7 +72,8 @@ export function drawing(view) {
   }
 
   // Where the drawing stands: `box.k` pixels for one of its own; its point (box.x, box.y) is in the corner.
-  const pane = () => ({ w: stage.clientWidth || 600, h: stage.clientHeight || 240 });
+  let room = { w: 600, h: 240 }; // of the pane; to ask for it at every draw would have the page laid out each time
+  const pane = () => room;
   function place() {
     const p = pane();
     svg.setAttribute("viewBox", `${box.x} ${box.y} ${p.w / box.k} ${p.h / box.k}`);
@@ -193,7 +194,11 @@ export function drawing(view) {
   }
 
   load();
-  const resized = new ResizeObserver(() => { if (svg && stage.clientWidth) (auto ? fit() : place()); });
+  const resized = new ResizeObserver(() => {
+    if (!svg || !stage.clientWidth) return;
+    room = { w: stage.clientWidth, h: stage.clientHeight };
+    (auto ? fit() : place());
+  });
   resized.observe(stage);
 
   function update({ s, t, selected }) {

@@ -210,6 +210,7 @@ export function createRunView(root, { head, host, outer }) {
       cancelAnimationFrame(frame);
       clearTimeout(timer);
       parts.drawing.dispose();
+      parts.timeline.dispose();
       el.remove();
     },
   };

@@ -40,7 +40,7 @@ export function timeline(view) {
   const over = h("div", { class: "dp-over" }, flags, cursor);
   const el = h("div", { class: "dp-timeline", role: "group", "aria-label": "Timeline" }, scroller, ticks, over);
   const rows = new Map();
-  let wide = 1, scale = "", noted = null, scaled = 0, lastSelected = null;
+  let wide = 1, spacious = true, scale = "", noted = null, scaled = 0, lastSelected = null;
 
   const seek = (e) => { const b = over.getBoundingClientRect(); view.seekTime(((e.clientX - b.left) / Math.max(1, b.width)) * wide); };
   el.addEventListener("pointerdown", (e) => {
@@ -89,10 +89,10 @@ export function timeline(view) {
       if (top < scroller.scrollTop || top + 18 > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - 36;
     }
     mark(el, "data-empty", rows.size === 0);
-    const shown = `${wide} ${over.clientWidth > 420}`;
+    const shown = `${wide} ${spacious}`;
     if (scale !== shown) {
       scale = shown;
-      const most = over.clientWidth > 420 ? 8 : 4, step = STEPS.find((x) => wide / x <= most) ?? wide / most, marks = [];
+      const most = spacious ? 8 : 4, step = STEPS.find((x) => wide / x <= most) ?? wide / most, marks = [];
       for (let i = 0; i * step <= wide * 0.96; i++) marks.push(h("span", { style: `left:${share(i * step)}` }, i === 0 ? "0" : axis(i * step)));
       ticks.replaceChildren(...marks);
     }
@@ -112,7 +112,9 @@ export function timeline(view) {
     const spoken = `${t.toFixed(1)} s, event ${s.seq}${busy.length ? `: ${busy.slice(0, 4).map((id) => `${view.label(s, id)} ${word(look(s, id, t))}`).join(", ")}${busy.length > 4 ? ` and ${busy.length - 4} more` : ""}` : ""}`;
     if (document.activeElement !== cursor || past || s.status !== "running") mark(cursor, "aria-valuetext", spoken); // live, it would be read ten times a second
   }
-  return { el, update, focus: () => cursor.focus() };
+  const resized = new ResizeObserver(() => { if (spacious !== over.clientWidth > 420) { spacious = !spacious; view.draw(); } });
+  resized.observe(over);
+  return { el, update, focus: () => cursor.focus(), dispose: () => resized.disconnect() };
 }
 
 const axis = (x) => (x < 1 ? `${Math.round(x * 1000)} ms` : x < 60 ? `${+x.toFixed(1)} s` : x < 3600 ? `${+(x / 60).toFixed(1)} min` : `${+(x / 3600).toFixed(1)} h`);
