@@ -19,6 +19,7 @@ from dipeo_nb.diagram.schema_check import validator
 from dipeo_nb.diagram.source_map import SourceMap
 from dipeo_nb.diagram.yaml_reader import yaml_value
 from dipeo_nb.errors import DiagramFormatError, ManifestError
+from dipeo_nb.integrations.dipeo_manifest import NotTranslatedError, is_dipeo, translated
 from dipeo_nb.integrations.manifest import Manifest, Operation
 from dipeo_nb.integrations.rendering import TemplateSyntaxProblem, names_in, placeholders
 
@@ -80,6 +81,11 @@ def manifest_of(value: Any, path: str, places: SourceMap) -> Manifest:
     problems = _Problems(path, places)
     if not isinstance(value, Mapping):
         raise problems.at((), "A manifest is a mapping.", "Begin with `name:`, `base_url:` and `operations:`.")
+    if is_dipeo(value):
+        try:
+            value = translated(value)
+        except NotTranslatedError as error:
+            raise problems.at(error.where, error.message, error.hint) from None
     try:
         manifest = Manifest.model_validate_json(json_text(value))
     except ValidationError as error:
