@@ -55,7 +55,7 @@ class _Run:
                 node,
                 {"label": node, "node_type": "person_job", "run": 1, "inputs": {"x": [self.nodes[0], 1]}},
             )
-        match rng.randint(0, 13):
+        match rng.randint(0, 16):
             case 0 | 1:
                 return (
                     T.NODE_STARTED,
@@ -71,6 +71,15 @@ class _Run:
                 return T.NODE_OUTPUT, node, {"kind": "usage", "text": "", "run": 1, "data": self.meta(), **more}
             case 7:
                 return T.NODE_OUTPUT, node, self.other()
+            case 14:
+                return T.NODE_WAITING, node, {"label": node, "node_type": "person_job", "run": self.runs[node] + 1}
+            case 15:
+                of_item = {"index": rng.randint(0, 2)} if rng.random() < 0.3 else {}
+                system = {"system": "You are A."} if rng.random() < 0.5 else {}
+                data = {"person_id": "P", "memory": {}, **system, **of_item}
+                return T.NODE_OUTPUT, node, {"kind": "prompt", "text": rng.choice(WORDS), "run": 1, "data": data}
+            case 16:
+                return T.RUN_NOTE, None, {"first": 1, "last": 2, "text": rng.choice(WORDS)}
             case 8:
                 request = f"q{rng.randint(0, 3)}"
                 self.asked.append((request, node))

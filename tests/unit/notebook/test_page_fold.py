@@ -22,7 +22,9 @@ const digest = (s) => ({
   labels: [...s.labels], outputs: [...s.outputs], resumed: s.resumed, seconds: s.seconds, finished: s.ended !== null,
   persons: [...s.persons].map(([name, x]) => [name, spent(x)]), conversation: s.conversation.map((m) => m.id), questions: [...s.questions].map(([k, q]) => [k, q.node_id, q.prompt]),
   nodes: [...s.nodes].map(([id, n]) => [id, n.status, n.runs, n.text, n.error, n.output ?? null, spent(n.spent), n.retries, n.reused, n.children.map((c) => c.run_id),
-    [...n.progress], n.paid.length, n.meta, n.seconds]),
+    [...n.progress], n.paid.length, n.meta, n.seconds, n.pieces, n.estimated, n.waiting !== null,
+    n.status === "running" ? [...(n.turns.at(-1)?.sent ?? [])].map(([k, v]) => [k, v.prompt, v.system]).sort() : []]),
+  estimated: estimatedTokens(s), notes: s.notes.map((n) => n.text), systems: [...s.systems].sort(),
 });
 const same = (a, b) => {
   if (typeof a === "number" && typeof b === "number") return Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(a));
@@ -48,7 +50,8 @@ def digest(s: RunState) -> dict[str, Any]:
     ]
     nodes = [
         [i, str(n.status), n.runs, n.text, n.error, n.output, spent(n), n.retries, n.reused, n.children,
-         [list(p) for p in n.progress.items()], len(n.paid), n.meta, n.duration_s]
+         [list(p) for p in n.progress.items()], len(n.paid), n.meta, n.duration_s, n.pieces, n.estimated, n.waiting_since is not None,
+         sorted([k, v["prompt"], v.get("system")] for k, v in n.sent.items()) if n.status == "running" else []]
         for i, n in s.nodes.items()
     ]  # fmt: skip
     return {
@@ -57,6 +60,7 @@ def digest(s: RunState) -> dict[str, Any]:
         "outputs": [list(p) for p in s.outputs.items()], "resumed": s.resumed, "seconds": s.duration_s, "finished": s.ended_at is not None,
         "persons": persons, "conversation": [m["id"] for m in s.conversation],
         "questions": [[k, q["node_id"], q["prompt"]] for k, q in s.questions.items()], "nodes": nodes,
+        "estimated": s.estimated_tokens, "notes": [n["text"] for n in s.notes], "systems": sorted([k, v] for k, v in s.systems.items()),
     }  # fmt: skip
 
 
