@@ -9,6 +9,7 @@ from dipeo_nb.diagram.difference_drawing import difference_figure, united
 from dipeo_nb.diagram.labels import NodeLook, clean
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, compare, model_in_words
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.static_view import Figure, Titled
@@ -45,7 +46,7 @@ class Differences:
     def _drawing(self) -> str:
         if self._states is None:
             return ""
-        before, after = map(static_view.diagram_of, self._states)
+        before, after = map(diagram_of, self._states)
         if after is None:
             return ""
         found = {node.label: node for node in self.facts.nodes}

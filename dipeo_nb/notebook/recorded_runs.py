@@ -17,6 +17,7 @@ from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.options import checked_count, checked_flag, checked_mapping, checked_text
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
 from dipeo_nb.execution.run_diff import compare
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState, interrupted
@@ -99,7 +100,7 @@ class RecordedRuns(ABC):
             if len(runs) > 1:
                 return self.diff(*runs)._repr_html_()
             run = self.open_run(runs[0])
-            return static_view.html(run.state, static_view.diagram_of(run.state), run.timeline)
+            return static_view.html(run.state, diagram_of(run.state), run.timeline)
 
         return history_table.HistoryTable(
             lambda query: run_sync(rows(query)), html, lambda runs: run_sync(self.runtime.delete_runs(runs))
@@ -134,7 +135,7 @@ class RecordedRuns(ABC):
             return interrupted(state) if summary.status == Status.INTERRUPTED else state
 
         state = run_sync(read())
-        return self._run(self.runtime, state, diagram=static_view.diagram_of(state))
+        return self._run(self.runtime, state, diagram=diagram_of(state))
 
     @checked_call
     def replay(
@@ -162,7 +163,7 @@ class RecordedRuns(ABC):
         checked_flag(view, "view")
         checked_pace(speed, max_pause)
         runtime, replaying = run_sync(self.runtime.replay(self._id(run_id), speed=speed, max_pause=max_pause))
-        diagram = static_view.diagram_of(RunState.fold(replaying.events[:1]))
+        diagram = diagram_of(RunState.fold(replaying.events[:1]))
         return self._run(runtime, replaying.state, execution=replaying, diagram=diagram, view=view)
 
     @checked_call

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dipeo_nb.common import lazy
@@ -27,6 +28,7 @@ from dipeo_nb.execution.interaction import no_question
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.run_errors import as_run_error, describe
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.llm.recording import replaying
 from dipeo_nb.notebook import begun_runs, kernel, static_view
@@ -131,6 +133,10 @@ class RunResult:
     def to_dataframe(self) -> Any:
         """One row per node; see `Run.to_dataframe`."""
         return self.run.to_dataframe()
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """As `Run.to_html`."""
+        return self.run.to_html(path)
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `dipeo-nb run --json` prints; see `Run.to_dict`."""
@@ -449,7 +455,7 @@ def _recorded_run(events: list[Event], was_cut_off: bool) -> Run:
     state = RunState.fold(events)
     if was_cut_off:
         interrupted(state)
-    return Run(None, state, diagram=static_view.diagram_of(state), events=events)  # type: ignore[arg-type]
+    return Run(None, state, diagram=diagram_of(state), events=events)  # type: ignore[arg-type]
 
 
 # Where these were before, for one release.

@@ -14,6 +14,7 @@ from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import pages
 from dipeo_nb.notebook import kernel, static_view
@@ -149,7 +150,7 @@ class RunDisplay:
             return None
         events = [event async for page in pages(self._runtime.services.store, run_id) for event in page]
         state = RunState.fold(events)
-        diagram = static_view.diagram_of(state)
+        diagram = diagram_of(state)
         if diagram is None:
             return None
         name, live = state.diagram, not state.finished

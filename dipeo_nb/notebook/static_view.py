@@ -13,7 +13,6 @@ from typing import Any
 from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
-from dipeo_nb.diagram.document import load
 from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure
 from dipeo_nb.diagram.labels import NodeLook, clean, status_look
@@ -25,6 +24,7 @@ from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, cost_in_words, model_in_words, words
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import NodeState, RunState
 from dipeo_nb.notebook.node_details import NodeDetails
 from dipeo_nb.notebook.timeline import Timeline, timeline_svg
@@ -57,11 +57,6 @@ class Figure(str):
 def looks(state: RunState) -> dict[str, NodeLook]:
     """How each node of a run is drawn, with its tokens when it called a model."""
     return {i: NodeLook(str(n.status), n.runs, _note(n)) for i, n in state.nodes.items()}
-
-
-def diagram_of(state: RunState) -> DomainDiagram | None:
-    """The diagram in a run's record; None when it has none."""
-    return load(dict(state.source), format="native").model if state.source else None
 
 
 def bundle(

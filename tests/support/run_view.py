@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution import run_page
+from dipeo_nb.execution import run_file, run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import static_view
 from tests.support.golden_logs import logs
 
 CAN = ("stop", "answer", "note", "fork", "body")
@@ -26,7 +25,7 @@ def golden(name: str) -> list[Event]:
 def of_start(events: Sequence[Event], *, live: bool, can: Sequence[str] = CAN, **more: Any) -> dict[str, Any]:
     """The head of a run whose diagram is in its first event."""
     state = RunState.fold(events[:1])
-    diagram = static_view.diagram_of(state)
+    diagram = run_file.diagram_of(state)
     assert diagram is not None
     return run_page.head_of("exec_0123456789abcdef", diagram, name=state.diagram, live=live, can=can) | more
 
