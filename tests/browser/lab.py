@@ -159,7 +159,7 @@ class Notebook:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
 
     def output(self, index: int) -> Locator:
-        return self.cell(index).locator(".jp-OutputArea-output")
+        return self.cell(index).locator(".jp-OutputArea-output:not(.dipeo-covered)")
 
     def theme(self, name: str) -> None:
         """Change to `light` or `dark`, as a user does, while everything goes on."""

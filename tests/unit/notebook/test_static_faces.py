@@ -44,14 +44,15 @@ def fan(count: int, prompt: str) -> str:
         ("**bold** and `x`", "<p><strong>bold</strong> and <code>x</code></p>"),
         ("# Head", "<h5>Head</h5>"),
         ("<script>x</script>", "<p>&lt;script&gt;x&lt;/script&gt;</p>"),
-        ("![a](https://x.org/a.png)", '<p>!<a href="https://x.org/a.png">a</a></p>'),
+        ("![a](https://x.org/a.png)", "<p>![a](https://x.org/a.png)</p>"),
+        ("[a](https://x.org/)", "<p>[a](https://x.org/)</p>"),
         ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>"),
         ("[a](data:text/html,x)", "<p>[a](data:text/html,x)</p>"),
         ("```\na\n\nb\n```", "<pre><code>a&#10;&#10;b&#10;</code></pre>"),
     ],
 )
 def test_markdown_of_a_model_is_harmless_html(text: str, html: str) -> None:
-    """HTML is text, images are links, and no empty line ends the HTML of a Markdown cell."""
+    """HTML is text, links and images are text with their addresses, and no empty line ends the HTML of a Markdown cell."""
     assert markdown_html(text) == html
 
 
