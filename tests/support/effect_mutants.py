@@ -83,6 +83,9 @@ def rules(server: str) -> dict[tuple[str, str], Witness]:
         ("start", "_of_start"): Witness((), ("event", "go"), first={"trigger_mode": "hook", "hook_event": "go"}, guest=True),
         ("person_job", "_of_person"): one("person_job", ("net", "127.0.0.1:9"), person="C", default_prompt="Hi"),
         ("person_job", "_of_tools"): one("person_job", ("tool", "web_search"), tools="websearch", **TALK),
+        ("person_job", "_of_stream"): one(
+            "person_job", ("service", "slack.start_stream"), stream_to={"provider": "slack", "channel": "C1", "thread_ts": "1"}, **TALK
+        ),
         ("condition", "_of_decision"): one(
             "condition", ("net", "127.0.0.1:9"), condition_type="llm_decision", person="C", judge_by="Is it?"
         ),

@@ -17,8 +17,6 @@ _TYPES = tuple(EventType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
 _FORM = 2
 """Version of `marshal` that takes the least time."""
-TOGETHER = 32
-"""Events of a pack, about: packing them one by one takes twice the time."""
 
 
 class PackedLog(Sequence[Event]):
@@ -27,13 +25,11 @@ class PackedLog(Sequence[Event]):
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._packs: list[bytes | Event] = []
-        """Some events each; or one alone, whose payload is large or holds some object that is not a plain value."""
+        """The events of an append each; or one alone, whose payload is large or holds some object that is not a plain value."""
         self._starts: array[int] = array("q")
         """Of each pack, the place of its first event."""
         self._packed = 0
         """Events in packs."""
-        self._recent: list[Event] = []
-        """Those behind them."""
         self._values = SharedValues()
         self.last: Event
         """The latest one."""
@@ -47,10 +43,7 @@ class PackedLog(Sequence[Event]):
             if event[1] is not EventType.RUN_NOTE:
                 self.latest_of_run = event
                 break
-        self._recent += events
-        if len(self._recent) >= TOGETHER:
-            recent, self._recent = self._recent, []
-            self._pack(recent)
+        self._pack(events)
 
     def _pack(self, events: Sequence[Event]) -> None:
         form: Any = [(_NUMBERS[kind], at, node_id, payload) for _, kind, _, at, node_id, payload in events]
@@ -72,7 +65,7 @@ class PackedLog(Sequence[Event]):
         self._packed += count
 
     def __len__(self) -> int:
-        return self._packed + len(self._recent)
+        return self._packed
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -90,14 +83,12 @@ class PackedLog(Sequence[Event]):
 
     def _between(self, start: int, stop: int) -> Iterator[Event]:
         pack = bisect_right(self._starts, start) - 1
-        while start < min(stop, self._packed):
+        while start < stop:
             place = self._starts[pack]
             for event in self._unpacked(self._packs[pack], place + 1)[start - place : stop - place]:
                 yield event
                 start += 1
             pack += 1
-        if start < stop:
-            yield from self._recent[start - self._packed : stop - self._packed]
 
     def _unpacked(self, pack: bytes | Event, seq: int) -> list[Event]:
         if not isinstance(pack, bytes):

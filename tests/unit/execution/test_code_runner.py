@@ -36,9 +36,9 @@ class Session:
 
     def __call__(self, code: str, inputs: dict[str, Any] | None = None, **options: Any) -> Any:
         values = Inputs(
-            dict(inputs or {}),
-            options.pop("spread", {}),
-            frozenset(options.pop("stale", ())),
+            values=dict(inputs or {}),
+            spread=options.pop("spread", {}),
+            stale=frozenset(options.pop("stale", ())),
         )
         arguments = {
             "variables": {},
