@@ -466,11 +466,9 @@ class Execution:
         """Record the end. When the store refuses, the run has failed, and as much of its end is recorded as can be."""
         self._emit_end()
         try:
-            await self.journal.commit()
+            return await self.journal.commit()
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the run has an end
             failure = as_run_error(error, None)
-        else:
-            return
         self._control.fail(failure)
         try:
             if not self.journal.pending:
