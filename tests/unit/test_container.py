@@ -427,6 +427,7 @@ PROTOCOLS = [p for p in vars(ports).values() if isinstance(p, type) and getattr(
 DEFAULTS = {
     "initialize",
     "cleanup",
+    "holding",
     "versions",
     "answers",
     "drop_answer",
