@@ -20,6 +20,8 @@ ALL_LIMIT = 30_000
 TURNS = 3
 """Latest turns of a node that are shown."""
 _WRAPPED = 'style="white-space:pre-wrap;overflow-wrap:anywhere"'
+_SCROLLS = 'style="overflow-x:auto;overflow-wrap:break-word"'
+"""An answer may hold a table or a block of code that is wider than the page."""
 
 
 class NodeDetails:
@@ -90,7 +92,7 @@ class NodeDetails:
 
     def _answer(self, text: str) -> str:
         source = self._within(text)
-        made = markdown_html(source)
+        made = f"<section {_SCROLLS}>{markdown_html(source)}</section>"
         self._left -= max(0, len(made) - len(source))
         return made
 

@@ -44,6 +44,8 @@ ROW_LIMIT = 200
 """Rows of one table shown; a saved notebook stays small."""
 _RAW = 'class="mathjax_ignore tex2jax_ignore"'
 """On the outermost element of text; without it, front ends take what is between two dollar signs for mathematics."""
+_BREAKS = 'style="overflow-wrap:break-word"'
+"""On what holds texts that others wrote: a long word ends at the edge of the page, and columns of tables keep their words whole."""
 _TEXT = "text-align:left;white-space:pre-wrap"
 _LONG_WORD = re.compile(r"\S{40}")
 """A word that would make a table wider than the page, and so may be broken; other words stay whole even in narrow columns."""
@@ -93,7 +95,9 @@ def html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None =
 
 
 def _html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None, texts: int, *, details: bool) -> str:
-    parts = [f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"]
+    parts = [
+        f"<section {_BREAKS} {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>"
+    ]
     if diagram is not None:
         look, layout, title = looks(state), place(diagram), f"{state.diagram}, {state.status}"
         svg = draw(diagram, status=look, title=title, layout=layout)
@@ -219,9 +223,7 @@ def failure(error: Mapping[str, Any]) -> str:
     trace = error.get("traceback")
     details = f"<pre>{lines(inert(str(trace)), '&#10;')}</pre>" if trace else ""
     message = lines(shown(str(error.get("message"))))
-    return (
-        f"<section {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
-    )
+    return f"<section {_BREAKS} {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
 
 
 def conversation_table(messages: Iterable[Mapping[str, Any]]) -> str:

@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing import scripted
 from tests.browser.lab import Lab, Notebook
 
 pytestmark = [pytest.mark.browser]
@@ -44,6 +46,18 @@ TABLES = (
     "result", "result.run", "result.nodes", "result.outputs", "result.conversation", "session.diff(result, other)", "session.runs()",
     "result.explain()", "result.events", "session.llm('openai:m').batch(['$1 or $2?'])",
 )  # fmt: skip
+WORDS = """
+version: light
+metadata: {{name: Words}}
+persons: {{Clerk: {{service: openai, model: m}}}}
+nodes:
+- {{label: Start, type: start}}
+- {{label: Say, type: person_job, person: Clerk, default_prompt: {prompt}}}
+- {{label: Out, type: endpoint}}
+connections:
+- {{from: Start, to: Say}}
+- {{from: Say, to: Out}}
+"""
 CHAT = "answer = session.chat('How much?')"
 
 
@@ -85,3 +99,16 @@ def test_dollars_in_tables_and_answers(notebook: Notebook, page: Page, shots: Pa
             notebook.output(number).last.scroll_into_view_if_needed()
             page.wait_for_timeout(200)
             page.screenshot(path=shots / f"text-{number}-{theme}.png")
+
+
+def test_no_answer_makes_the_static_face_wider(page: Page, tmp_path: Path) -> None:
+    """Long words end at the edge, and what cannot be broken, such as a line of code or a table, scrolls: also without the styles of Lab."""
+    word = "w" * 400
+    said = f"{word}\n\n`{word}`\n\n```\n{word} {word}\n```\n\n| {word} | b |\n|---|---|\n| {word} | plain words |\n\n- {word}\n\n> {word}"
+    with Session(tmp_path, llm=scripted(said)) as session:
+        html = session.run(WORDS.format(prompt=word), view=False).run._repr_mimebundle_()["text/html"]
+    page.set_viewport_size({"width": 600, "height": 600})
+    page.set_content(f"<!doctype html><div id='out' style='width:500px;overflow-x:auto'>{html}</div>")
+    page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+    expect(page.get_by_text("plain words").first).to_be_visible()
+    assert page.locator("#out").evaluate("one => one.scrollWidth - one.clientWidth") <= 1
