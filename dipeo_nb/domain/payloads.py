@@ -219,7 +219,7 @@ class ProgressOutput(TypedDict):
     is_partial: NotRequired[bool]
     run: int
     data: NotRequired[Mapping[str, Any] | None]
-    """`done` and `total`, counts; or of a sub-diagram `run_id`, `node` and `type` (of the event)."""
+    """`done` and `total`, counts, or bytes where `unit` says so; or of a sub-diagram `run_id`, `node` and `type` (of the event)."""
 
 
 class UsageData(TypedDict):

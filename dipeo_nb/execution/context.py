@@ -395,7 +395,8 @@ class NodeContext:
                     }
                 )
             case "progress":
-                self.show({"kind": "progress", "text": event.text, "is_partial": True, "run": self.run, "data": event.data})
+                data = {**event.data, "unit": "bytes"} if event.data and event.data.get("total") else event.data
+                self.show({"kind": "progress", "text": event.text, "is_partial": True, "run": self.run, "data": data})
             case "start" if event.data and event.data.get("notice"):
                 self.log("WARNING", event.data["notice"])
             case "error":

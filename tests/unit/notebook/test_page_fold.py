@@ -140,6 +140,32 @@ def test_the_time_in_which_a_run_lay_cut_off_does_not_count(tmp_path: Path) -> N
     assert run_module(script, rows, tmp_path) == [[0, 1, 1, 2.5], turns, 3, 3, "running"]
 
 
+def test_how_far_a_node_is_counts_steps_or_megabytes(tmp_path: Path) -> None:
+    """A model that is fetched is told in megabytes, until it is loaded or says something."""
+    fetching = {
+        "kind": "progress",
+        "text": "Fetching",
+        "run": 1,
+        "data": {"done": 40_000_000, "total": 92_871_040, "unit": "bytes"},
+    }
+    loading = {"kind": "progress", "text": "Loading", "run": 1, "data": {"done": None, "total": None}}
+    parsing = {"kind": "progress", "text": "Parsing a.py", "run": 1, "data": {"done": 3, "total": 10}}
+    large = {**fetching, "data": {"done": 1_240_000_000, "total": 4_900_000_000, "unit": "bytes"}}
+    said = {"kind": "text", "text": "Hello", "run": 1, "is_partial": True}
+    rows = [
+        [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+        [2, "node_started", 101.0, "a", {"run": 1, "inputs": {}}],
+        *([n, "node_output", 102.0, "a", p] for n, p in enumerate((fetching, loading, large, said, parsing, said), start=3)),
+    ]
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      const fold = new Fold();
+      return rows.map((row, i) => {{ fold.take(row, i); const {{ share }} = fold.give().nodes.get("a"); return share && howFar(share); }});
+    }};"""
+    expected = [None, None, "40 of 93 MB", None, "1.2 of 4.9 GB", None, "3 of 10", "3 of 10"]
+    assert run_module(script, rows, tmp_path) == expected
+
+
 def test_a_note_does_not_make_a_run_longer(tmp_path: Path) -> None:
     rows = [
         [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],

@@ -1,6 +1,6 @@
 // The drawing of the diagram, as Python made it. Stroke tells the state, fill the selection, a ring outside the focus.
 import { look } from "./fold.js";
-import { count, followPointer, h, icon, mark, put, seconds, tokens, word } from "./words.js";
+import { count, followPointer, h, howFar, icon, mark, put, seconds, tokens, word } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const GLYPHS = {
@@ -241,7 +241,7 @@ export function liveLine(view, s, id, t, status) {
   if (status === "waiting") return "waits for you";
   if (status === "retrying") { const r = turn.retries.at(-1); return `again in ${seconds(Math.max(0, r.at + r.wait - t))}`; }
   if (status === "running") {
-    const far = n.share ? `${n.share.done} of ${n.share.total}` : turn.pieces ? `${tokens(turn.pieces)} tok` : "";
+    const far = n.share ? howFar(n.share) : turn.pieces ? `${tokens(turn.pieces)} tok` : "";
     return [seconds(t - turn.start), far].filter(Boolean).join(" · ");
   }
   const took = (turn.end ?? t) - turn.start;

@@ -173,6 +173,11 @@ function ends(fold, s, p, at, status) {
   }
 }
 
+/** A model that was fetched for a node is there. */
+function fetched(n) {
+  if (n.share?.bytes) n.share = null;
+}
+
 function written(fold, n, p) {
   const t = fold.turn(n);
   n.text = (p.restart ? "" : n.text) + (p.text ?? "");
@@ -183,6 +188,7 @@ function written(fold, n, p) {
 function heard(fold, n, p, at) {
   const t = fold.turn(n), pieces = p.$pieces ?? 1;
   n.pieces += pieces;
+  fetched(n);
   if (!t) return;
   t.pieces += pieces;
   t.first ??= at;
@@ -228,7 +234,8 @@ const OUTPUT = {
     const data = p.data ?? {}, lines = fold.part(n, "progress");
     lines.set(`${data.run_id ?? ""} ${data.node ?? ""}`, p.text ?? "");
     if (lines.size > PROGRESS_LIMIT) lines.delete(lines.keys().next().value);
-    if (data.total != null) n.share = { done: data.done ?? 0, total: data.total };
+    if (data.total != null) n.share = { done: data.done ?? 0, total: data.total, bytes: data.unit === "bytes" };
+    else fetched(n);
   },
 };
 

@@ -74,6 +74,13 @@ export const tokens = (n) => (n < 10000 ? n.toLocaleString("en") : n < 999950 ? 
 /** A sum of money; `least` decimals, more for small ones. @param {number|null|undefined} usd */
 export const money = (usd) => (usd == null ? "–" : usd === 0 ? "$0" : usd < 0.000005 ? "<$0.00001" : usd < 0.01 ? `$${usd.toFixed(5)}` : `$${usd.toFixed(usd < 100 ? 3 : 2)}`);
 
+/** How much is done: "3 of 10", "40 of 93 MB". @param {{done: number, total: number, bytes: boolean}} share */
+export function howFar({ done, total, bytes }) {
+  if (!bytes) return `${done} of ${total}`;
+  const [size, unit, digits] = total < 1e9 ? [1e6, "MB", 0] : [1e9, "GB", 1];
+  return `${(done / size).toFixed(digits)} of ${(total / size).toFixed(digits)} ${unit}`;
+}
+
 /** "1 event", "2 events". */
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
