@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dipeo_nb.common import lazy
+from dipeo_nb.common.loop import LoopThread
 from dipeo_nb.common.text import inert
 from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.answer import Answer, line_of, summary
@@ -38,7 +40,6 @@ class CellDisplay:
         self._waits = waits
         self._output: SavedOutput | None = None
         self._feed: chat_feed.ChatFeed | None = None
-        self._added = False
         self._next_face = 0.0
         self.cell = kernel.cell_number()
 
@@ -51,6 +52,8 @@ class CellDisplay:
             return  # %%capture would keep every update as an output of its own
         if not kernel.unattended():
             self._feed = chat_feed.ChatFeed(view.views().new_id(), self._seen)
+            # Before the face: a page asks as soon as it sees that, and does not ask again for what is unknown.
+            LoopThread.get().loop.call_soon_threadsafe(view.views().add, self._feed, context=contextvars.Context())
         elif self._waits:
             return  # a log of the outputs has the answer, and nothing before it
         self._output = SavedOutput(self._face())
@@ -61,9 +64,6 @@ class CellDisplay:
         if self._feed is None or self._output is None:
             return
         self._feed.changed = True
-        if not self._added:
-            self._added = True
-            view.views().add(self._feed)
         if time.monotonic() >= self._next_face:
             self._next_face = time.monotonic() + FACE_S
             self._output.update(self._face())
@@ -75,7 +75,6 @@ class CellDisplay:
         data, metadata = answer._repr_mimebundle_()
         if self._feed is not None:
             self._feed.end(answer)
-            view.views().add(self._feed)
         if self._output is None:
             from IPython.display import display
 

@@ -10,6 +10,9 @@ from dipeo_nb.notebook.answer import Answer, lines_of, summary
 from dipeo_nb.notebook.answer_markup import table
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer
 
+WHOLE_S = 1.0
+"""Seconds between two times that all of an answer is given to pages that have not asked."""
+
 
 class ChatFeed:
     """One answer, as pages see it. On the loop thread, but for what the constructor does."""
@@ -22,8 +25,11 @@ class ChatFeed:
         """Whether something has come since the pages were given."""
         self._seen = seen
         self._answer: Answer | None = None
-        self._told: tuple[tuple[str, ...], str, int] = ((), "", 0)
-        """The lines, the line below and the number of pieces that the pages know of."""
+        self._told: tuple[tuple[str, ...], str, list[str], int] | None = None
+        """What all pages know of: the lines, the line below, the pieces and their number; None when they do not know the same."""
+        self._asked = False
+        """Whether a page has asked. Until then pages are given all of it once a second: a question may wait until the cell has ended."""
+        self._whole_at = 0.0
         self._ended = 0.0
 
     def end(self, answer: Answer) -> None:
@@ -34,33 +40,37 @@ class ChatFeed:
         return {"kind": "chat", "name": self._seen.name}
 
     def part(self, room: int) -> dict[str, Any] | None:
-        if not self.changed or not self.live:
+        unasked = not self._asked and time.monotonic() - self._whole_at >= WHOLE_S
+        if not self.live or not (self.changed or unasked):
             return None
         self.changed, after = False, self.last
         self.last += 1
-        seen, (lines, foot, count) = self._seen, self._told
+        seen, known = self._seen, None if unasked else self._told
         if self._answer is not None:
             self.live = False
             return {"after": 0, "last": self.last, "fresh": self._whole(), "live": False, "now": round(self.now(), 3)}
-        if seen.partial is None and count <= len(seen.pieces) and (seen.lines(), seen.foot()) == (lines, foot):
-            text = sendable("".join(seen.pieces[count:]))
-            self._told = (lines, foot, len(seen.pieces))
-            return {"after": after, "last": self.last, "rows": text}
-        return {"after": 0, "last": self.last, "fresh": self._whole()}
+        lines, foot, pieces, _ = self._told = (seen.lines(), seen.foot(), seen.pieces, len(seen.pieces))
+        if known is not None and seen.partial is None and known[:2] == (lines, foot) and known[2] is pieces:
+            return {"after": after, "last": self.last, "rows": sendable("".join(pieces[known[3] :]))}
+        self._whole_at = time.monotonic()
+        all_of_it = {} if self._asked else {"head": self.head(), "live": True, "now": round(self.now(), 3)}
+        return {"after": 0, "last": self.last, "fresh": self._whole(), **all_of_it}
 
     def _whole(self) -> dict[str, Any]:
         answer, seen = self._answer, self._seen
         if answer is not None:
             text = answer.text if answer.structured is None else table(answer.structured)
             return {"lines": [sendable(line) for line in lines_of(answer)], "text": sendable(text), "foot": summary(answer)}
-        self._told = (seen.lines(), seen.foot(), len(seen.pieces))
         text = "".join(seen.pieces) if seen.partial is None else table(seen.partial)
-        return {"lines": [sendable(line) for line in self._told[0]], "text": sendable(text), "foot": sendable(self._told[1])}
+        return {"lines": [sendable(line) for line in seen.lines()], "text": sendable(text), "foot": sendable(seen.foot())}
 
     def now(self) -> float:
         return (time.monotonic() if self.live else self._ended) - self._seen.began
 
     async def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
+        self._asked = True
+        if self.changed:
+            self._told = None  # the page that asks is given more than the others have
         yield {"after": 0, "last": self.last, "fresh": self._whole()}
 
     async def asked(self, message: Mapping[str, Any]) -> Mapping[str, Any] | None:

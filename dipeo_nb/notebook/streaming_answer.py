@@ -31,7 +31,7 @@ class StreamingAnswer:
         """`service:model` of the request."""
         self.began = time.monotonic()
         self.pieces: list[str] = []
-        """Text of the current round."""
+        """Text of the current round; another list when it begins again."""
         self.thoughts: list[str] = []
         self.earlier: list[str] = []
         """Text of earlier rounds, before tools were called."""
@@ -138,13 +138,13 @@ class StreamingAnswer:
         self._run.update(self.tools)
         if said := "".join(self.pieces).strip():
             self.earlier.append(said)
-        self.pieces.clear()
+        self.pieces = []
         self.status = ""
         self._thought_before = len(self.thoughts)
 
     def _forget(self) -> None:
         """Drop what arrived since the last tool results: the model starts the answer again."""
-        self.pieces.clear()
+        self.pieces = []
         self.partial = None
         del self.thoughts[self._thought_before :]
         for call in [c for c in self.tools if c not in self._run]:

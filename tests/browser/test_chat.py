@@ -32,7 +32,7 @@ def jump(fox):
 | --- | --- |
 | fox | 13 |
 """
-slow = dp.Session(llm=SlowClient(text, delay=0.04))
+slow = dp.Session(llm=SlowClient(text, delay=0.1))
 '''
 EVERYTHING = """
 import sys; sys.path.insert(0, ROOT)

@@ -19,7 +19,7 @@ from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import view
+from dipeo_nb.notebook import chat_feed, view
 from dipeo_nb.notebook.chat_feed import ChatFeed
 from dipeo_nb.notebook.run_feed import LiveClock, RunFeed, joined
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer
@@ -340,6 +340,71 @@ def test_an_answer_is_told_by_appending():
     assert end["live"] is False
     assert "stopped: enough" in end["fresh"]["foot"]
     assert feed.part(10**6) is None
+
+
+def test_a_page_that_comes_in_the_middle_of_an_answer_and_the_others_see_the_same():
+    """What came since the last message is given to the page that asks; then all are given the whole, and nothing is lost or doubled."""
+    seen = StreamingAnswer("test:m")
+    feed = ChatFeed("v1", seen)
+
+    async def given() -> dict[str, Any]:
+        (part,) = [part async for part in feed.given(0)]
+        return part
+
+    early = asyncio.run(given())
+    assert early["fresh"] == {"lines": [], "text": "", "foot": "test:m · …"}, "before anything has come"
+    for word in ("One ", "two "):
+        seen.take(StreamEvent("text", word))
+        feed.changed = True
+        if word == "One ":
+            feed.part(10**6)
+    late = asyncio.run(given())
+    assert (late["last"], late["fresh"]["text"]) == (1, "One two ")
+    both = feed.part(10**6)
+    assert both is not None
+    assert (both["last"], both["fresh"]["text"]) == (2, "One two ")
+    assert asyncio.run(given())["fresh"]["text"] == "One two "
+    seen.take(StreamEvent("text", "three"))
+    feed.changed = True
+    assert feed.part(10**6) == {"after": 2, "last": 3, "rows": "three"}
+
+
+def test_an_answer_is_given_to_pages_that_cannot_ask(monkeypatch: pytest.MonkeyPatch):
+    """The question of a page may wait until the cell has ended: until one comes, all of the answer is sent, with what a view needs."""
+    monkeypatch.setattr(chat_feed, "WHOLE_S", 0.0)
+    seen = StreamingAnswer("test:m")
+    feed = ChatFeed("v1", seen)
+    first = feed.part(10**6)
+    assert first is not None
+    assert (first["head"]["kind"], first["live"], first["fresh"]["text"]) == ("chat", True, "")
+    seen.take(StreamEvent("text", "One "))
+    feed.changed = True
+    for _ in range(2):
+        again = feed.part(10**6)
+        assert again is not None
+        assert (again["head"]["kind"], again["fresh"]["text"]) == ("chat", "One ")
+
+    async def ask() -> None:
+        async for _ in feed.given(0):
+            pass
+
+    asyncio.run(ask())
+    assert feed.part(10**6) is None
+
+
+def test_an_answer_that_starts_again_between_two_messages_is_told_whole():
+    """Also when its new text is longer than what the pages have."""
+    seen = StreamingAnswer("test:m")
+    feed = ChatFeed("v1", seen)
+    seen.take(StreamEvent("text", "Wrong "))
+    feed.changed = True
+    feed.part(10**6)
+    for event in (StreamEvent("stream_restarted", data={}), StreamEvent("text", "Right "), StreamEvent("text", "now.")):
+        seen.take(event)
+    feed.changed = True
+    part = feed.part(10**6)
+    assert part is not None
+    assert part["fresh"]["text"] == "Right now."
 
 
 def test_the_head_is_escaped(story: Story):

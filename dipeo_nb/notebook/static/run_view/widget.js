@@ -163,6 +163,7 @@ class Page {
     if (message.type === "tick") {
       for (const part of message.parts) {
         const subject = this.#subjects.get(part.id);
+        if (subject && part.head) { this.#know(subject, part); continue; } // all of it, unasked
         if (!subject || subject.asked) continue; // unknown here, or all of it is on its way
         if (part.after > subject.last) this.#ask(part.id, subject);
         else this.#add(subject, part);
@@ -188,13 +189,20 @@ class Page {
       return;
     }
     if (message.unknown) return this.#drop(message.id);
-    if (message.head) subject.head ??= message.head;
+    if (message.done) return this.#know(subject, message);
+    subject.head ??= message.head;
     this.#add(subject, message);
-    subject.asked = message.done ? 0 : performance.now();
-    if (message.done && !subject.whole) {
-      subject.whole = true;
-      this.#look();
-    }
+    subject.asked = performance.now();
+  }
+
+  /** With this message, all that has happened is here. */
+  #know(subject, message) {
+    subject.head ??= message.head;
+    this.#add(subject, message);
+    subject.asked = 0;
+    if (subject.whole) return;
+    subject.whole = true;
+    this.#look();
   }
 
   #add(subject, part) {
