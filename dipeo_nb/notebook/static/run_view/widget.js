@@ -27,7 +27,7 @@ class Page {
   #model; #token;
   #name = `p${Math.random().toString(36).slice(2)}`; // other pages of the kernel get the same messages
   #subjects = new Map();
-  #mounts = new Map(); // element that is covered → {id, host, view, lost}
+  #mounts = new Map(); // element that is covered → {id, host, view, lost, and where it stands in Lab: area, place, next}
   #marks; #observer; #ticking;
   #heard = performance.now();
   #gone = false;
@@ -75,7 +75,24 @@ class Page {
       const subject = this.#subjects.get(id) ?? this.#begin(id);
       if (subject.whole) this.#cover(covered, id, subject);
     }
-    for (const [covered, mount] of this.#mounts) if (!covered.isConnected) mount.lost ||= performance.now();
+    for (const [covered, mount] of this.#mounts) if (!covered.isConnected) this.#leave(mount);
+  }
+
+  /** Lab draws an output of another type in a new element, which is empty at first: until it is not, the view stands there. */
+  #leave(mount) {
+    if (!mount.lost) {
+      mount.lost = performance.now();
+      const next = mount.area?.isConnected && mount.area.children[mount.place]?.querySelector(".jp-OutputArea-output");
+      if (next && !next.hasChildNodes()) {
+        mount.next = next;
+        next.before(mount.host);
+        next.classList.add("dipeo-covered");
+      }
+    } else if (mount.next?.hasChildNodes()) {
+      this.#show(mount.next);
+      mount.next = null;
+      mount.host.remove();
+    }
   }
 
   #begin(id) {
@@ -94,7 +111,8 @@ class Page {
     covered.classList.add("dipeo-covered");
     // The same object for all views: what the kernel allows changes while they are there.
     const view = CREATE[subject.head.kind](host, { head: subject.head, host: { send: (message) => this.#send(id, message), child: (run) => this.#child(id, run) } });
-    this.#mounts.set(covered, { id, host, view, lost: 0 });
+    const area = covered.closest(".jp-OutputArea"), place = area ? [...area.children].findIndex((child) => child.contains(covered)) : -1;
+    this.#mounts.set(covered, { id, host, view, lost: 0, area, place, next: null });
     subject.views.add(view);
     for (const part of subject.parts) view.push(part);
     if (subject.now !== null) view.now(subject.now);
@@ -107,12 +125,18 @@ class Page {
   }
 
   #uncover(covered) {
-    const { id, host, view } = this.#mounts.get(covered);
+    const { id, host, view, next } = this.#mounts.get(covered);
     this.#mounts.delete(covered);
     this.#subjects.get(id)?.views.delete(view);
     view.dispose();
     host.remove();
-    covered.classList.remove("dipeo-covered");
+    this.#show(covered);
+    if (next) this.#show(next);
+  }
+
+  /** Shows an output again, unless a view stands over it. */
+  #show(output) {
+    if (!this.#mounts.has(output)) output.classList.remove("dipeo-covered");
   }
 
   // Messages.
