@@ -7,8 +7,8 @@ markdown_text)` and `stop_stream(channel, ts)`; `slack` has them. A message that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from dipeo_nb.domain.nodes import PersonJobNode
@@ -38,6 +38,8 @@ class _Message:
         self._text = ""
         """What was not sent yet."""
         self._broken = False
+        self.over = asyncio.Event()
+        """The answer has ended: what is being sent is not cut off, for nobody would know whether it arrived."""
 
     async def begin(self) -> None:
         answer = await self._call("start_stream", self._given)
@@ -48,9 +50,12 @@ class _Message:
         self._text += AGAIN if piece is None else piece
 
     async def grow(self) -> None:
-        """Send pieces until it is cancelled."""
-        while True:
-            await asyncio.sleep(INTERVAL_S)
+        """Send pieces until the answer is over, the last one included."""
+        over = False
+        while not over:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    over = await self.over.wait()
             await self.send()
 
     async def send(self) -> None:
@@ -62,18 +67,21 @@ class _Message:
                 self._broken = True
                 self._context.log("WARNING", f"The answer is not sent on any more: {error.message} {error.hint or ''}".strip())
 
-    async def end(self) -> None:
-        await self.send()
+    async def end(self, growing: asyncio.Task[None]) -> None:
+        self.over.set()
         try:
-            await self._call("stop_stream", self._place)
-        except DipeoError as error:
-            self._context.log("WARNING", f"The message could not be ended: {error.message} {error.hint or ''}".strip())
+            await growing
+        finally:
+            try:
+                await self._call("stop_stream", self._place)
+            except DipeoError as error:
+                self._context.log("WARNING", f"The message could not be ended: {error.message} {error.hint or ''}".strip())
 
     async def _call(self, operation: str, config: Mapping[str, Any]) -> Any:
         return await self._port.execute(self._provider, operation, config=config)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def sent_on(context: NodeContext, spec: PersonJobNode) -> AsyncIterator[Hear | None]:
     """What is to hear the answer of a node; None when it is sent nowhere.
 
@@ -98,9 +106,7 @@ async def sent_on(context: NodeContext, spec: PersonJobNode) -> AsyncIterator[He
     try:
         yield message.hear
     finally:
-        growing.cancel()
-        await asyncio.gather(growing, return_exceptions=True)
-        ending = asyncio.create_task(message.end())
+        ending = asyncio.create_task(message.end(growing))
         try:
             await asyncio.wait_for(asyncio.shield(ending), END_S)
         except TimeoutError:
