@@ -86,7 +86,7 @@ class RunDisplay:
         if not kernel.unattended() and self._feed is None:
             if not ended and not run_table.has_room():
                 return submit(self._in_table(run_table.table_here()))
-            self._feed = self._new_feed()
+            self._feed = self._new_feed(live=not ended)  # not asked again: it may end in this moment
             if not ended:
                 run_table.count(self._finished)
         face = self._face(self._state, png=ended)
@@ -111,7 +111,7 @@ class RunDisplay:
         if table.ended:
             table.draw()
 
-    def _new_feed(self) -> run_feed.RunFeed:
+    def _new_feed(self, *, live: bool) -> run_feed.RunFeed:
         return run_feed.RunFeed(
             view.views().new_id(),
             self._state,
@@ -123,7 +123,7 @@ class RunDisplay:
             child=self._child,
             budget=self._budget,
             face=lambda: asyncio.to_thread(self._face, self._state, png=True),
-            live=not self._finished(),
+            live=live,
             reached=self._reached,
         )
 

@@ -91,7 +91,7 @@ def test_its_diagrams_are_looked_at_and_run(desk: Lab, repository: Repository, p
         expect(panel).to_have_count(1)
         expect(panel).to_contain_text('trust="')
     expect(notebook.output(6).locator("section[role=alert]")).to_contain_text(f'dp.trust("{repository.folder}")')
-    expect(notebook.output(3).last).to_contain_text("completed")
+    expect(notebook.output(3).last).to_contain_text("done")
     for theme in ("dark", "light"):
         notebook.theme(theme)
         for number in (6, 7):
