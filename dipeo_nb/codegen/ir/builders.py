@@ -126,7 +126,9 @@ NODE_FACTORY = Step("node_factory", "transform", _node_factory, ("extract_node_s
 
 
 def _conversions(results: Results, _: Options) -> dict[str, Any]:
-    made: dict[str, Any] = {"node_type_map": {}, "type_conversions": {}, "field_mappings": {}}
+    """Tables by purpose. Types are `type_mappings`, as in DiPeO's IR: its template has a branch for another name, in which a kind of
+    node becomes a text that is not a NodeType."""
+    made: dict[str, Any] = {"node_type_map": {}, "type_mappings": {}, "field_mappings": {}}
     for table in results["extract_tables"]:
         made[table["purpose"]] |= table["value"]
     made["node_type_map"] = {spec.node_type: spec.node_type.upper() for spec in _node_specs(results)}

@@ -265,8 +265,8 @@ def tables(source: str, ast: Ast, options: Options) -> list[dict[str, Any]]:
     return [
         {"purpose": purpose, "value": each["value"]}
         for each in _items(ast, "constants")
-        for purpose in ("type_conversions", "field_mappings")
-        if each["name"] == options.get(purpose) and isinstance(each.get("value"), Mapping)
+        for purpose, option in (("type_mappings", "type_conversions"), ("field_mappings", "field_mappings"))
+        if each["name"] == options.get(option) and isinstance(each.get("value"), Mapping)
     ]
 
 

@@ -150,7 +150,7 @@ class BackendIR:
     """imports, factory_cases, categories."""
     integrations: tuple[Mapping[str, Any], ...]
     conversions: Mapping[str, Any]
-    """node_type_map, type_conversions, field_mappings."""
+    """node_type_map, type_mappings, field_mappings."""
     typescript_indexes: Mapping[str, tuple[str, ...]]
     """Source → what it exports."""
     metadata: Mapping[str, Any]

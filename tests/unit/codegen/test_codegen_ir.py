@@ -94,10 +94,20 @@ def test_backend() -> None:
         "node_field": "ship_id",
         "getter_expression": "data.get('shipId', None)",
     }
-    assert data.conversions["node_type_map"] == {"move_ship": "MOVE_SHIP"}
+    assert data.conversions == {"node_type_map": {"move_ship": "MOVE_SHIP"}, "type_mappings": {}, "field_mappings": {}}
     assert data.typescript_indexes["enums.ts"] == ("Kind", "Op")
     assert data.metadata["model_count"] == 4
     assert (made.metadata.builder_type, made.metadata.source_files, made.metadata.sources[0]) == ("backend", 4, "enums.ts")
+
+
+def test_tables_of_conversions_by_the_names_of_their_constants() -> None:
+    """Types are `type_mappings`: under another name, DiPeO's template maps a kind of node to a text that is not a NodeType."""
+    source = "export const PY = { string: 'str' }; export const UI = { string: 'text' }; export interface A { a: string }"
+    options = {"type_conversions": "PY", "field_mappings": "UI"}
+    made = built("backend", parse_batch({"x.ts": source}, PATTERNS), config=options)
+    assert made["data"]["conversions"] == {
+        "node_type_map": {}, "type_mappings": {"string": "str"}, "field_mappings": {"string": "text"},
+    }  # fmt: skip
 
 
 def test_frontend_and_strawberry() -> None:
