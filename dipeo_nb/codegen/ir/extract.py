@@ -202,8 +202,9 @@ def node_specs(source: str, ast: Ast, _: Options) -> list[NodeSpecIR]:
 
 
 def _spec_field(field: Any) -> Mapping[str, Any]:
+    """A field with its default, which is None if it has none: one that is required must not get an empty text instead."""
     given = dict(cast(Mapping[str, Any], field))
-    return {**given, "default": given["defaultValue"]} if "defaultValue" in given and "default" not in given else given
+    return {**given, "default": given.get("default", given.get("defaultValue"))}
 
 
 def operations(source: str, ast: Ast, _: Options) -> list[Operation]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError as Invalid
 
 from dipeo_nb.codegen.ir import registry as registry_module
 from dipeo_nb.codegen.ir.cache import IRCache
-from dipeo_nb.codegen.ir.model import BackendIR, FrontendIR, StrawberryIR
+from dipeo_nb.codegen.ir.model import BackendIR, FrontendIR, StrawberryIR, plain
 from dipeo_nb.codegen.ir.pipeline import Pipeline, Step
 from dipeo_nb.codegen.ir.registry import IRBuilderRegistry
 from dipeo_nb.codegen.ir.service import IRBuilderService
@@ -98,6 +98,14 @@ def test_backend() -> None:
     assert data.typescript_indexes["enums.ts"] == ("Kind", "Op")
     assert data.metadata["model_count"] == 4
     assert (made.metadata.builder_type, made.metadata.source_files, made.metadata.sources[0]) == ("backend", 4, "enums.ts")
+
+
+def test_a_required_field_without_a_default_stays_without() -> None:
+    """A factory that a template makes of it hands on None, which the class of a node refuses, instead of an empty text."""
+    source = "export const s = { nodeType: 'x', fields: [{ name: 'a', type: 'string', required: true }, { name: 'b', defaultValue: '' }] };"
+    made = IRBuilderService().build_ir(parse_batch({"x.ts": source}, PATTERNS), {"builder_type": "backend"})
+    template = "{% for f in node_specs[0].fields %}{{ f.name }}={{ f | python_default }} {% endfor %}"
+    assert CodegenTemplateService().render_string(template, plain(made.data)) == 'a=None b="" '
 
 
 def test_tables_of_conversions_by_the_names_of_their_constants() -> None:
