@@ -115,7 +115,9 @@ class DryModels:
             ExecutionPhase.DEFAULT,
             ExecutionPhase.DIRECT_EXECUTION,
         ):
-            made = replace(request, service="echo", model="", tools=(), base_url=None, api_key_id=None, extra={}, rung=None)
+            made = replace(
+                request, service="echo", model="", tools=(), base_url=None, api_key_id=None, extra={}, output_mode=None
+            )
             async for event in EchoClient().stream(made):
                 yield event
             return

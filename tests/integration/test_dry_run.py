@@ -130,6 +130,27 @@ def test_a_placeholder_that_a_node_cannot_use_ends_it_and_the_rest_is_listed(ses
     assert not by_node(found)["Post"]["reached"]
 
 
+def test_structures_and_decisions_are_made_up(session: dp.Session):
+    """A placeholder would not fit a schema, nor decide; both models are shown with what they are asked."""
+    found = session.dry_run(
+        """
+        version: light
+        nodes:
+        - {label: S, type: start}
+        - {label: P, type: person_job, person: A, default_prompt: Hi, text_format: {type: object, properties: {a: {type: string}}}}
+        - {label: C, type: condition, condition_type: llm_decision, person: A, judge_by: "Is it?"}
+        - {label: E, type: endpoint}
+        connections:
+        - {from: S, to: P}
+        - {from: P, to: C}
+        - {from: C_condtrue, to: E}
+        persons:
+          A: {service: openai, model: gpt-5-nano}
+        """
+    )
+    assert [(row["node"], row["reached"]) for row in found if row["kind"] == "model"] == [("P", True), ("C", True)]
+
+
 def test_an_endless_loop_ends(session: dp.Session):
     """A loop whose condition no placeholder meets: after five rounds, effects are counted."""
     diagram = line(ASK, node("Done", "condition", condition_type="custom", expression="W == 'ok'"))
