@@ -31,6 +31,7 @@ from dipeo_nb.domain.plan import Plan
 from dipeo_nb.errors import ConfigurationError, DiagramError, RunError, ValidationError
 from dipeo_nb.execution.asked import OpenQuestions, path_of
 from dipeo_nb.execution.interaction import Unanswered
+from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.trust import Allow
@@ -200,16 +201,7 @@ class DiagramTools:
 
     async def _resume(self, run_id: str) -> None:
         recovery = await self.runtime.recover(run_id, allow=self._allow)
-        execution = self.runtime.execution(
-            recovery.prepared,
-            model=recovery.model,
-            own_models=recovery.own_models,
-            max_iterations=recovery.max_iterations,
-            interaction=Unanswered(),
-            source=recovery.recovered.first.payload["source"],
-            recovered=recovery.recovered,
-        )
-        self.runs.begin(execution)
+        self.runs.begin(self.runtime.resumption(recovery, interaction=Unanswered()))
 
     def stop(self, run_id: str, reason: str) -> None:
         """Stop a run that is executing here."""
@@ -218,11 +210,10 @@ class DiagramTools:
 
     def drawing(self, state: RunState) -> str | None:
         """The drawing of a run; None when its record has no diagram."""
-        if state.source is None:
+        if (diagram := diagram_of(state)) is None:
             return None
         looks = {i: NodeLook(str(n.status), n.runs, "") for i, n in state.nodes.items()}
-        document = load(dict(state.source), format="native", base_dir=self.runtime.settings.base_dir)
-        return draw(document.model, status=looks, title=f"{state.diagram}, {state.status}")
+        return draw(diagram, status=looks, title=f"{state.diagram}, {state.status}")
 
     # Signed places of questions.
 
