@@ -162,6 +162,14 @@ def submit(coro: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
     return LoopThread.get().submit(coro)
 
 
+def blocking_result(future: concurrent.futures.Future[T]) -> T:
+    """The result of *future*, waited for in steps: Ctrl-C and signals are noticed meanwhile on every system."""
+    while not future.done():
+        with contextlib.suppress(TimeoutError):
+            return future.result(TICK_S)
+    return future.result()
+
+
 def run_sync(coro: Coroutine[Any, Any, T]) -> T:
     """Run *coro* on the library's loop and wait for it. Ctrl-C or a kernel's Stop cancels it.
 

@@ -18,7 +18,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from dipeo_nb.common.loop import submit
+from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.domain.enums import EventType, NodeType, Status
@@ -247,10 +247,4 @@ def serve(agent: DiagramAgent) -> None:
         await agent.tools.runtime.initialize()
         await acp.run_agent(agent)  # pyright: ignore[reportArgumentType] - the rest of the protocol is optional
 
-    future = submit(run())
-    while not future.done():
-        try:
-            future.result(0.2)
-        except TimeoutError:
-            continue
-    future.result()
+    blocking_result(submit(run()))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Literal
 
-from dipeo_nb.common.loop import submit
+from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.server_connections import protocol
 from dipeo_nb.errors import ConfigurationError, MissingDependencyError
 from dipeo_nb.runtime import Runtime
@@ -95,11 +95,7 @@ def listen(
 
     future = submit(run())
     try:
-        while not future.done():
-            try:
-                future.result(0.2)
-            except TimeoutError:
-                continue
+        blocking_result(future)
     except KeyboardInterrupt:
         # The runs first, so that those who follow them get the last events before the connections are closed.
         with suppress(TimeoutError):

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dipeo_nb.common.loop import submit
+from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
@@ -203,13 +203,7 @@ def serve_stdio(server: DiagramServer) -> None:
         async with stdio_server() as (read, write):
             await server.server.run(read, write, server.server.create_initialization_options())
 
-    future = submit(run())
-    while not future.done():
-        try:
-            future.result(0.2)
-        except TimeoutError:
-            continue
-    future.result()
+    blocking_result(submit(run()))
 
 
 def serve_http(server: DiagramServer, *, host: str, port: int, token: str | None, ready: Any) -> None:
