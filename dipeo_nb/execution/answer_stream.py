@@ -38,7 +38,7 @@ class _Message:
         self._text = ""
         """What was not sent yet."""
         self._broken = False
-        self.over = asyncio.Event()
+        self._over = asyncio.Event()
         """The answer has ended: what is being sent is not cut off, for nobody would know whether it arrived."""
 
     async def begin(self) -> None:
@@ -55,7 +55,7 @@ class _Message:
         while not over:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S):
-                    over = await self.over.wait()
+                    over = await self._over.wait()
             await self.send()
 
     async def send(self) -> None:
@@ -68,7 +68,7 @@ class _Message:
                 self._context.log("WARNING", f"The answer is not sent on any more: {error.message} {error.hint or ''}".strip())
 
     async def end(self, growing: asyncio.Task[None]) -> None:
-        self.over.set()
+        self._over.set()
         try:
             await growing
         finally:

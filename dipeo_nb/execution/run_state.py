@@ -225,6 +225,11 @@ class RunState(Accounted):
                 node.status = Status.ABORTED
             self._settle(node)
 
+    def in_source(self, part: str) -> list[Mapping[str, Any]]:
+        """The `nodes`, `arrows` or `persons` of the recorded diagram, which in native form are a list or a mapping by id."""
+        found = (self.source or {}).get(part) or ()
+        return list(found.values() if isinstance(found, Mapping) else found)
+
     def label(self, node_id: str) -> str:
         return self.labels.get(node_id, node_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pprint import pformat
 from typing import Any, cast
 
@@ -84,8 +84,7 @@ def input_facts(state: RunState) -> list[dict[str, Any]]:
     """What a form for another run of the diagram asks for: name, value of this run, default of the start node, and kind
     (`text`, `number`, `boolean` or `json`)."""
     defaults: dict[str, Any] = {}
-    nodes = (state.source or {}).get("nodes") or {}
-    for node in nodes.values() if isinstance(nodes, Mapping) else nodes:
+    for node in state.in_source("nodes"):
         given = (node.get("data") or {}).get("custom_data")
         if node.get("type") == "start" and isinstance(given, Mapping):
             defaults.update(given)
@@ -140,9 +139,7 @@ def _own(events: Iterable[Event]) -> bool:
 
 
 def _person_names(state: RunState) -> dict[str, str]:
-    persons = (state.source or {}).get("persons") or {}
-    listed: Sequence[Any] = list(persons.values()) if isinstance(persons, Mapping) else persons
-    return {str(person.get("id")): str(person.get("label") or person.get("id")) for person in listed}
+    return {str(person.get("id")): str(person.get("label") or person.get("id")) for person in state.in_source("persons")}
 
 
 def _literal(value: Any, indent: int) -> str:

@@ -29,8 +29,7 @@ def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int
     """
     label = state.label(node_id)
     source = dict(state.source or {})
-    nodes = _things(source.get("nodes"))
-    node = next((n for n in nodes if n.get("id") == node_id), None)
+    node = next((n for n in state.in_source("nodes") if n.get("id") == node_id), None)
     started = next(
         (e for e in events if e.node_id == node_id and e.type is EventType.NODE_STARTED and e.payload.get("run") == run), None
     )
@@ -43,9 +42,7 @@ def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int
     for event in before:
         inputs.update(cast(NodeCompleted, event.payload).get("globals") or {})
     outputs = {(e.node_id, e.payload.get("run")): cast(NodeCompleted, e.payload) for e in before if "output" in e.payload}
-    kinds = {
-        str(a.get("label") or "default"): a.get("content_type") for a in _things(source.get("arrows")) if _ends_at(a, node_id)
-    }
+    kinds = {str(a.get("label") or "default"): a.get("content_type") for a in state.in_source("arrows") if _ends_at(a, node_id)}
     for name, (origin, number) in cast(NodeStarted, started.payload).get("inputs", {}).items():
         if (completed := outputs.get((origin, number))) is not None:
             value = plain(view(Output(completed.get("output"), completed.get("text")), kinds.get(name)))
@@ -78,8 +75,3 @@ def _alone(source: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]
 
 def _ends_at(arrow: Mapping[str, Any], node_id: str) -> bool:
     return str(arrow.get("target", "")).startswith(f"{node_id}_")
-
-
-def _things(part: Any) -> list[Mapping[str, Any]]:
-    """Nodes or arrows of a diagram in native form, which may be a list or a mapping by id."""
-    return list(part.values() if isinstance(part, Mapping) else part or ())
