@@ -114,7 +114,7 @@ def test_nothing_is_shown_that_was_not_written(last: int):
         bus.subscribe(lambda event: told.append((event.seq, store.stored)))
         run = session.start(TALK, trust=True, view=False)
         display = RunDisplay(session.runtime, run.recorded_state, dp.load(TALK).model, read=run._pages, finished=lambda: False)
-        feed = display._new_feed()
+        feed = display._new_feed(live=True)
         subscription = bus.subscribe(feed.see, run_id=run.id)
         run.wait(30)
         shown = (feed.part(1_000_000) or {}).get("last", 0)
