@@ -252,7 +252,7 @@ def _bytes(frame: str | bytes) -> bytes:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_four_streams_at_once(desk: Desk, page: Page, shots: Path, theme: str):
     """Four nodes write 500 words a second each; the view follows, and has all of it at the end."""
-    notebook = desk.cells(FOUR.replace("* 60", "* 200"), "run = slow.start(diagram)\nrun", "(await run).output")
+    notebook = desk.cells(FOUR.replace("* 60", "* 600"), "run = slow.start(diagram)\nrun", "(await run).output")
     notebook.theme(theme)
     notebook.start_all()
     view = notebook.cell(1).locator(".dp-run")
