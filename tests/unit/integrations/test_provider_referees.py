@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import dipeo_nb as dp
+from dipeo_nb.errors import IntegrationError
 from dipeo_nb.testing import scripted
 from tests.support.provider_server import Asked, WebServer, serving
 from tests.support.service_fakes import FakeNotion, FakeSlack
@@ -30,11 +31,12 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dp.Sess
 
 
 def said(asked: Asked) -> tuple[str, dict[str, Any]]:
-    """What a request asks for, in whichever form."""
+    """What a request asks for: method, path, kind of the body, and fields as text."""
     kind = asked.headers.get("content-type", "")
     body = asked.json if "json" in kind and asked.content else asked.form if "urlencoded" in kind else {}
     query = {name: values[0] for name, values in asked.query.items()}
-    return asked.path, {name: str(value) for name, value in {**query, **body}.items()}
+    kind = "json" if "json" in kind else "form" if "urlencoded" in kind else ""
+    return f"{asked.method} {asked.path} {kind}".rstrip(), {name: str(value) for name, value in {**query, **body}.items()}
 
 
 def both(
@@ -49,6 +51,22 @@ def both(
     return first, [said(asked) for asked in server.asked]
 
 
+def tolerant(call: Any) -> Any:
+    """The call, whether or not our Slack has such a method: what is sent counts."""
+
+    def made() -> None:
+        with contextlib.suppress(SlackApiError, IntegrationError):
+            call()
+
+    return made
+
+
+def switched(requests: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """With one spelling of truth values: the SDK writes 1 and 0, ours true and false; Slack takes either."""
+    spelling = {"1": "true", "0": "false"}
+    return [(path, {name: spelling.get(value, value) for name, value in given.items()}) for path, given in requests]
+
+
 def test_slack_sdk_sends_the_same(session: dp.Session):
     fake = FakeSlack()
     with serving(fake) as server:
@@ -58,16 +76,19 @@ def test_slack_sdk_sends_the_same(session: dp.Session):
             server, lambda: sdk.chat_postMessage(channel="C1", text=TEXT), lambda: slack.send_message(channel="C1", text=TEXT)
         )
         second[0][1].pop("metadata")  # the mark by which ours are found again
-        assert first == second == [("/chat.postMessage", {"channel": "C1", "text": TEXT})]
-        first, second = both(
-            server,
-            lambda: sdk.conversations_list(limit=200, types="public_channel", exclude_archived=True),
-            lambda: slack.list_channels(),
-        )
-        assert [path for path, _ in first] == [path for path, _ in second] == ["/conversations.list"]
-        assert {n: v.lower().replace("1", "true") if n == "exclude_archived" else v for n, v in first[0][1].items()} == second[
-            0
-        ][1]
+        assert first == second == [("POST /chat.postMessage json", {"channel": "C1", "text": TEXT})]
+        for theirs, ours in (
+            (lambda: sdk.conversations_list(limit=200, types="public_channel", exclude_archived=True), slack.list_channels),
+            (lambda: sdk.conversations_history(channel="C1", limit=100), lambda: slack.read_channel(channel="C1")),
+            (lambda: sdk.conversations_replies(channel="C1", ts="1.1", limit=100), lambda: slack.read_thread(channel="C1", ts="1.1")),
+            (lambda: sdk.users_list(limit=200), slack.list_users),
+            (lambda: sdk.conversations_create(name="new", is_private=False), lambda: slack.create_channel(name="new")),
+            (lambda: sdk.reactions_add(channel="C1", timestamp="1.1", name="x"), lambda: slack.add_reaction(channel="C1", timestamp="1.1", name="x")),
+            (lambda: sdk.chat_update(channel="C1", ts="1.1", text=TEXT), lambda: slack.update_message(channel="C1", ts="1.1", text=TEXT)),
+            (lambda: sdk.chat_delete(channel="C1", ts="1.1"), lambda: slack.delete_message(channel="C1", ts="1.1")),
+        ):  # fmt: skip
+            first, second = both(server, tolerant(theirs), tolerant(ours))
+            assert switched(first) == switched(second)
         with pytest.raises(SlackApiError, match="channel_not_found"):
             sdk.chat_postMessage(channel="nowhere", text="x")
         first, second = both(
@@ -76,7 +97,11 @@ def test_slack_sdk_sends_the_same(session: dp.Session):
             lambda: slack.upload_file(filename="a.txt", content=TEXT, channel="C1"),
         )
         steps = ["/files.getUploadURLExternal", "/files/upload/F1", "/files.completeUploadExternal"]
-        assert [path for path, _ in first if path in steps] == [path for path, _ in second] == steps
+        assert (
+            [path.split()[1] for path, _ in first if path.split()[1] in steps]
+            == [path.split()[1] for path, _ in second]
+            == steps
+        )
         assert fake.uploads["F1"] == TEXT.encode()
         assert fake.shared[0]["channel_id"] == fake.shared[1]["channel_id"] == "C1"
 
