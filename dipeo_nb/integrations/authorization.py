@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from dipeo_nb.common.locks import AsyncFileLock
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.secret_names import of_pair
 from dipeo_nb.common.values import parse_json
@@ -28,24 +26,10 @@ from dipeo_nb.errors import (
 from dipeo_nb.integrations.manifest import Manifest
 from dipeo_nb.integrations.rendering import rendered_text
 from dipeo_nb.integrations.requests import Request
+from dipeo_nb.integrations.tokens import StoredTokens, Token
 
-EARLY_S = 60.0
-"""Seconds before its end at which a token is not used any more."""
 MASK = "…"
 Hook = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """An access token, and what renews it. `expires` is a time since 1970; 0: unknown."""
-
-    access: str
-    expires: float = 0.0
-    refresh: str = ""
-
-    def is_fresh(self, now: float) -> bool:
-        """Whether it can be used."""
-        return bool(self.access) and (not self.expires or now < self.expires - EARLY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +62,10 @@ class Authorizer:
         self._keys = keys
         self._http = http
         self._clock = clock
-        self._locks = locks
         self._hook = hook
         self._tokens: dict[str, Token] = {}
+        """Of client credentials."""
+        self._stored = StoredTokens(keys, clock, locks, lasting=manifest.timeout, again=self._again)
         self._renewing: dict[tuple[int, str], asyncio.Lock] = {}
 
     @property
@@ -118,7 +103,7 @@ class Authorizer:
                 token = await self._token(secret)
                 return _with_headers(request, {"Authorization": f"Bearer {token}"})
             case "oauth2_code":
-                token = await self._stored_token(secret)
+                token = await self._stored.access(key_id or _stored_name(self.service), secret, self._renewed)
                 return _with_headers(request, {"Authorization": f"Bearer {token}"})
             case "custom":
                 assert self._hook is not None
@@ -149,7 +134,7 @@ class Authorizer:
         if self._auth.kind == "client_credentials":
             self._tokens.clear()
         elif self._auth.kind == "oauth2_code":
-            self._tokens = {name: replace(token, expires=1.0) for name, token in self._tokens.items()}
+            self._stored.refused()
 
     async def ready(self, key_id: str | None = None) -> bool:
         """Whether there is a key, or none is needed."""
@@ -234,28 +219,9 @@ class Authorizer:
                 token = self._tokens[known] = await self._issued(form)
         return token.access
 
-    async def _stored_token(self, stored: str) -> str:
-        """The token of a user who agreed; renewed under a lock, as its refresh token works once."""
-        token = self._tokens.get("user") or _unpacked(stored)
-        if token.is_fresh(self._clock.now()):
-            self._tokens["user"] = token
-            return token.access
-        name = _stored_name(self.service)
-        self._locks.mkdir(parents=True, exist_ok=True)
-        async with self._lock("user"), AsyncFileLock(self._locks / f"oauth-{name}.lock"):
-            newest = _unpacked((await self._keys.get_api_key(name)).get_secret_value())
-            if newest.access != token.access and newest.is_fresh(self._clock.now()):  # another process was first
-                self._tokens["user"] = newest
-                return newest.access
-            if not newest.refresh:
-                raise self._again("its token has expired")
-            client = await self._client()
-            renewed = await self._issued({"grant_type": "refresh_token", "refresh_token": newest.refresh, **client})
-            if not renewed.refresh:
-                renewed = replace(renewed, refresh=newest.refresh)
-            await self._keys.set_api_key(name, _packed(renewed))  # before its use: the old one is gone
-            self._tokens["user"] = renewed
-            return renewed.access
+    async def _renewed(self, token: Token) -> Token:
+        client = await self._client()
+        return await self._issued({"grant_type": "refresh_token", "refresh_token": token.refresh, **client})
 
     async def consent(self, redirect_uri: str = "http://localhost:8765/callback") -> Consent:
         """What the user has to open to allow the use of an account (OAuth with PKCE)."""
@@ -287,8 +253,7 @@ class Authorizer:
             "code_verifier": consent.verifier, **await self._client(),
         }  # fmt: skip
         token = await self._issued(form)
-        await self._keys.set_api_key(_stored_name(self.service), _packed(token))
-        self._tokens["user"] = token
+        await self._stored.store(_stored_name(self.service), token)
 
     async def _client(self) -> dict[str, str]:
         """Id of this program at the provider, and its secret if it has one: the API key of the service."""
@@ -326,19 +291,19 @@ class Authorizer:
         access = value.get("access_token")
         if response.status >= 400 or not isinstance(access, str) or not access:
             reason = redactor.text(str(value.get("error_description") or value.get("error") or response.status))[:200]
-            raise self._again(f"no token is issued ({reason})")
+            raise self._again(f"no token is issued ({reason})", status=response.status, provider_code=value.get("error"))
         refresh = str(value.get("refresh_token") or "")
         redactor.add(access, *([refresh] if refresh else []))
         lasts = value.get("expires_in")
         seconds = float(lasts) if isinstance(lasts, (int, float)) or (isinstance(lasts, str) and lasts.isdigit()) else 0.0
         return Token(access, self._clock.now() + seconds if seconds else 0.0, refresh)
 
-    def _again(self, why: str) -> ProviderAuthError:
+    def _again(self, why: str, **facts: Any) -> ProviderAuthError:
         name = self._manifest.name
         way = (
             f"dipeo-nb providers authorize {name}" if self._auth.kind == "oauth2_code" else f"dipeo-nb keys set {self.service}"
         )
-        return ProviderAuthError(f"{name}: {why}.", hint=f"Renew it: {way}.")
+        return ProviderAuthError(f"{name}: {why}.", hint=f"Renew it: {way}.", **facts)
 
 
 def _fields(response: HTTPResponse) -> Mapping[str, Any]:
@@ -355,19 +320,3 @@ def _with_headers(request: Request, headers: Mapping[str, str]) -> Request:
 
 def _stored_name(service: str) -> str:
     return f"{service.lower().replace('_', '-')}-oauth"
-
-
-def _packed(token: Token) -> str:
-    """A token as a store of keys takes it: one word."""
-    text = json.dumps([token.access, token.expires, token.refresh])
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _unpacked(stored: str) -> Token:
-    try:
-        access, expires, refresh = json.loads(base64.urlsafe_b64decode(stored))
-        token = Token(str(access), float(expires), str(refresh))
-    except ValueError:
-        return Token(stored)  # a token that was stored by hand
-    redactor.add(*(text for text in (token.access, token.refresh) if text))
-    return token
