@@ -26,6 +26,8 @@ MAX_WARNINGS = 1000
 """Diagnostics of one source, of its values included."""
 _WHOLE = 64_000
 """Bytes that are parsed in one go; larger sources are handed over in pieces, so that other threads run meanwhile."""
+_LINE_END = re.compile(rb"\r\n?")
+_BOM = b"\xef\xbb\xbf"
 _UNKNOWN = re.compile(rb"(?<=\bexport\s)\s*type(?=\s*\*)|(?<=[<,])\s*(?:in\s+out|in|out)(?=\s+[A-Z])")
 """What the grammar does not know, and nothing here depends on: `export type * from './x'` (TypeScript 5.0), `<in out T>` (4.7)."""
 
@@ -68,7 +70,7 @@ class Source:
 
     name: str
     data: bytes
-    """UTF-8."""
+    """UTF-8, with `\\n` at the ends of lines."""
     root: Node
     diagnostics: list[Diagnostic] = field(default_factory=list["Diagnostic"])
     _tree: Any = None
@@ -120,6 +122,8 @@ def read(name: str, text: str | bytes, *, tsx: bool, cancelled: Callable[[], boo
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > MAX_BYTES:
         raise SourceError(f"The source has more than {MAX_BYTES:,} bytes, the most that is read.")
+    # As TypeScript does in templates. Elsewhere line ends have no meaning, and the same source must give the same everywhere.
+    data = _LINE_END.sub(b"\n", data.removeprefix(_BOM))
     if (zero := data.find(b"\0")) >= 0:
         line, column = data.count(b"\n", 0, zero) + 1, zero - data.rfind(b"\n", 0, zero)
         raise SourceError("The source is binary: it holds the character U+0000.", line, column)

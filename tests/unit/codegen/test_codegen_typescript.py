@@ -420,6 +420,21 @@ def test_many_constants_are_bounded_together() -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_ends_of_lines_and_a_byte_order_mark_change_nothing(end: str) -> None:
+    """A source gives the same on every system, positions included."""
+    text = (
+        "/** First\n * second.\n */\nexport interface A {\n  /** x */ a: Array<\n    string>;\n}\n"
+        "export const t = `ä\n${1}\n`, s = 'a\\\nb'; // end\nexport type B = { a: 1;\n  b: 2 };\nconst x = @;\n"
+    )
+    found = parse(text, ALL_PATTERNS, include_jsdoc=True)
+    assert found["ast"].get("interfaces", [])[0].get("jsDoc") == "First\nsecond."
+    assert [c["value"] for c in found["ast"].get("constants", [])[:2]] == ["ä\n1\n", "ab"]
+    other = text.replace("\n", end)
+    assert parse(other, ALL_PATTERNS, include_jsdoc=True) == found
+    assert parse(b"\xef\xbb\xbf" + other.encode(), ALL_PATTERNS, include_jsdoc=True) == found
+
+
 def test_a_source_that_is_too_large_is_not_parsed() -> None:
     assert not parse("x" * (MAX_BYTES + 1))["metadata"]["success"]
     assert parse(f"export type A = '{'x' * 70_000}';")["ast"].get("types", [])[0]["name"] == "A"
