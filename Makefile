@@ -26,12 +26,12 @@ PIP_FLAGS := -qq --disable-pip-version-check
 # Tests start hundreds of processes: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install browser redis test quick check demo lab docs golden record bench bench-compare clean constraints environment
+.PHONY: help install browser redis npm test quick check demo lab docs golden record bench bench-compare clean constraints environment
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-install: $(STAMP) browser redis
+install: $(STAMP) browser redis npm
 
 # Finds an interpreter and makes the environment.
 $(PY):
@@ -74,7 +74,11 @@ browser:
 redis: $(STAMP)
 	@sh scripts/redis.sh $(PY)
 
-test: $(STAMP) browser redis
+# Servers and referees that only npm has; Node comes as a wheel.
+npm: $(STAMP)
+	@sh scripts/npm.sh $(PY)
+
+test: $(STAMP) browser redis npm
 	@sh scripts/test.sh $(PY)
 
 quick: $(STAMP) redis
