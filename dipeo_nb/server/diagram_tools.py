@@ -67,9 +67,11 @@ class Asked:
     prompt: str
     default: str | None
     kind: str
-    """`string`, `number`, `integer` or `boolean`."""
+    """`string`, `email`, `url`, `number`, `integer` or `boolean`, which an approval is, too."""
     seq: int
     """Number of the last event that was looked at."""
+    choices: tuple[str, ...] = ()
+    """Answers to choose from; none: any."""
 
 
 class DiagramTools:
@@ -223,7 +225,10 @@ class DiagramTools:
         Raises:
             ConfigurationError: there is no secret to sign with.
         """
-        place = {"tool": tool, "run": asked.run_id, "question": asked.request_id, "seq": asked.seq, "default": asked.default}
+        place = {
+            "tool": tool, "run": asked.run_id, "question": asked.request_id, "seq": asked.seq, "label": asked.label,
+            "default": asked.default,
+        }  # fmt: skip
         return f"{base64.urlsafe_b64encode(json_text(place).encode()).decode()}.{self._mac(place)}"
 
     def opened(self, tool: str, text: str) -> Mapping[str, Any]:
@@ -269,9 +274,11 @@ class DiagramTools:
         if execution is not None and (index := execution.plan.by_id.get(payload["node_id"])) is not None:
             spec = execution.plan.nodes[index].spec
             kind = spec.validation_type if isinstance(spec, UserResponseNode) else None
+        if payload.get("kind") == "approval":
+            kind = "boolean"
         return Asked(
             run_id, request_id, path_of(payload)[-1], str(payload["prompt"]), payload.get("default"),
-            kind if kind in ("number", "integer", "boolean") else "string", seq,
+            kind if kind in ("email", "url", "number", "integer", "boolean") else "string", seq, tuple(payload.get("choices", ())),
         )  # fmt: skip
 
 
@@ -288,10 +295,13 @@ def text_of(state: RunState) -> str:
         error = state.error or {}
         where = f" (node '{error['node']}')" if error.get("node") else ""
         return f"{error.get('message') or state.status}{where} {error.get('hint') or ''}".strip()
-    outputs = list(state.outputs.values())
-    if len(outputs) == 1:
-        return outputs[0] if isinstance(outputs[0], str) else json_text(outputs[0])
-    return json_text(dict(state.outputs))
+    return in_words(state.outputs)
+
+
+def in_words(outputs: Mapping[str, Any]) -> str:
+    """Outputs as text: the only one as it is, several as JSON."""
+    value = next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
+    return value if isinstance(value, str) else json_text(value)
 
 
 def progress_line(event: Event, plan: Plan | None = None) -> str | None:

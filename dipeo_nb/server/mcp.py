@@ -5,7 +5,9 @@
 | inputs | the input schema: the data of the start node, and the names that nothing in the diagram provides |
 | nodes | progress |
 | user_response | elicitation; of 2026-07-28 the place of the question is signed, so its answer survives the server |
-| result | text, structured data, and a link to the drawing, which is a resource |
+| result | text, images, sounds and files, structured data, and a link to the drawing, which is a resource |
+
+Each diagram is also a prompt, which clients offer as a command.
 
 Needs the extra `mcp`.
 """
@@ -20,11 +22,10 @@ from typing import Any
 
 from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, MissingDependencyError
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.server.diagram_tools import Asked, DiagramTools, described, progress_line, result_of, text_of
+from dipeo_nb.server.diagram_tools import DiagramTool, DiagramTools, described, progress_line
 from dipeo_nb.server.listen import is_local, listen
 
 try:
@@ -34,6 +35,8 @@ try:
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp.shared.exceptions import MCPError
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+    from dipeo_nb.server import mcp_content, mcp_prompts, mcp_questions
 except ImportError as error:
     raise MissingDependencyError.for_extra(error.name or "mcp", extra="mcp") from error
 
@@ -58,6 +61,9 @@ class DiagramServer:
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+            on_completion=self._complete,
         )
 
     # Tools.
@@ -72,59 +78,103 @@ class DiagramServer:
         )
 
     async def _call_tool(self, context: Any, params: types.CallToolRequestParams) -> Any:
+        given = {key: r for key, r in (params.input_responses or {}).items() if isinstance(r, types.ElicitResult)}
         try:
-            if params.request_state is not None:
-                place = self.tools.opened(params.name, params.request_state)
-                await self.tools.answer(place, _given(params.input_responses, str(place["question"])))
-                return await self._followed(context, params.name, str(place["run"]), int(place["seq"]), str(place["question"]))
-            run_id = await self.tools.start(params.name, params.arguments or {})
-            return await self._followed(context, params.name, run_id, 0)
+            if params.request_state is None:
+                run_id = await self.tools.start(params.name, params.arguments or {})
+                return await self._followed(context, params.name, run_id, given)
+            place = self.tools.opened(params.name, params.request_state)
+            after = None  # asked again when its answer is missing
+            if (response := given.pop(str(place["label"]), None)) is not None:
+                await self.tools.answer(place, mcp_questions.answer(response))
+                after = str(place["question"])
+            return await self._followed(context, params.name, str(place["run"]), given, int(place["seq"]), after)
         except DipeoError as error:
             if error.facts.get("cause") in ("no_tool", "no_place"):
                 raise MCPError(types.INVALID_PARAMS, redactor.text(described(error))) from None
             return _failed(redactor.text(described(error)))
 
-    async def _followed(self, context: Any, name: str, run_id: str, since: int, after: str | None = None) -> Any:
-        """The result of a run, or the question that it waits with."""
-        done = 0
+    async def _followed(
+        self,
+        context: Any,
+        name: str,
+        run_id: str,
+        given: dict[str, types.ElicitResult],
+        since: int = 0,
+        after: str | None = None,
+    ) -> Any:
+        """The result of a run, or the question that it waits with.
+
+        Args:
+            given: answers by the labels of questions.
+            since, after: see `DiagramTools.until_it_asks`.
+        """
 
         async def tell(event: Event) -> None:
-            nonlocal done
             if (line := progress_line(event)) is not None:
-                done += 1
-                await context.session.report_progress(since + event.seq, None, redactor.text(line))
+                await context.session.report_progress(event.seq, None, redactor.text(line))
 
         while True:
             try:
                 found = await self.tools.until_it_asks(run_id, since=since, after=after, tell=tell)
                 if isinstance(found, RunState):
                     return self._result(found)
-                if context.session.client_capabilities is None or context.session.client_capabilities.elicitation is None:
-                    return _failed(
-                        f"Run {run_id} waits: {found.prompt}\nThis client cannot be asked. Answer with: "
-                        f"dipeo-nb answer {run_id} '{found.label}=…', or give the node a `default`."
-                    )
-                if context.protocol_version in MODERN_PROTOCOL_VERSIONS:
-                    return types.InputRequiredResult(
-                        input_requests={found.request_id: types.ElicitRequest(params=_form(found))},
-                        request_state=self.tools.sealed(name, found),
-                    )
-                answer = await context.session.elicit_form(found.prompt, _schema(found), context.request_id)
+                response = given.pop(found.label, None)
+                modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
+                if response is None:
+                    if context.session.client_capabilities is None or context.session.client_capabilities.elicitation is None:
+                        how = (
+                            f"Run {run_id} waits: {found.prompt}\nThis client cannot be asked. Answer with: "
+                            f"dipeo-nb answer {run_id} '{found.label}=…', or give the node a `default`."
+                        )
+                        if modern:
+                            raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, how, mcp_questions.needed())
+                        return _failed(how)
+                    if modern:
+                        return types.InputRequiredResult(
+                            input_requests={found.label: types.ElicitRequest(params=mcp_questions.form(found))},
+                            request_state=self.tools.sealed(name, found),
+                        )
+                    response = await context.session.elicit_form(found.prompt, mcp_questions.schema(found), context.request_id)
             except asyncio.CancelledError:
                 self.tools.stop(run_id, "the client cancelled the call")
                 raise
             place = {"run": run_id, "question": found.request_id, "default": found.default}
-            await self.tools.answer(place, _text(answer))
+            await self.tools.answer(place, mcp_questions.answer(response))
             since, after = found.seq, found.request_id
 
     def _result(self, state: RunState) -> types.CallToolResult:
         self._shown.add(state.run_id)
-        failed = state.status != Status.COMPLETED
-        content: list[Any] = [types.TextContent(text=redactor.text(text_of(state)))]
-        if state.source is not None:
-            uri = RUN_DRAWING.format(run_id=state.run_id)
-            content.append(types.ResourceLink(uri=uri, name=f"{state.diagram}, as it ran", mime_type=SVG))
-        return types.CallToolResult(content=content, structured_content=redactor(result_of(state)), is_error=failed)
+        if state.source is None:
+            return mcp_content.result(state)
+        uri = RUN_DRAWING.format(run_id=state.run_id)
+        return mcp_content.result(state, types.ResourceLink(uri=uri, name=f"{state.diagram}, as it ran", mime_type=SVG))
+
+    # Prompts.
+
+    async def _list_prompts(self, context: Any, params: Any) -> types.ListPromptsResult:
+        found = await asyncio.to_thread(self.tools.tools)
+        return types.ListPromptsResult(prompts=[mcp_prompts.prompt(tool) for tool in found.values()])
+
+    async def _get_prompt(self, context: Any, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        tool, arguments = await self._known(params.name), params.arguments or {}
+        if strange := set(arguments) - set(tool.schema["properties"]):
+            raise MCPError(types.INVALID_PARAMS, f"{tool.name} has no argument {', '.join(sorted(strange))[:200]}.")
+        return mcp_prompts.message(tool, arguments)
+
+    async def _complete(self, context: Any, params: types.CompleteRequestParams) -> types.CompleteResult:
+        typed = params.argument.value
+        if isinstance(params.ref, types.PromptReference):
+            found = mcp_prompts.values(await self._known(params.ref.name), params.argument.name, typed)
+        else:
+            found = [run_id for run_id in self._shown if run_id.startswith(typed)][-mcp_prompts.MOST_VALUES :]
+        return types.CompleteResult(completion=types.Completion(values=found))
+
+    async def _known(self, name: str) -> DiagramTool:
+        try:
+            return await asyncio.to_thread(self.tools.tool, name)
+        except DipeoError as error:
+            raise MCPError(types.INVALID_PARAMS, redactor.text(described(error))) from None
 
     # Drawings.
 
@@ -155,36 +205,10 @@ class DiagramServer:
         except DipeoError:  # there is no such diagram, or no such run any more
             pass
         if svg is None:
-            raise MCPError(types.INVALID_PARAMS, f"There is no resource {str(params.uri)[:200]}.")
+            uri = str(params.uri)[:200]
+            raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri}.", {"uri": uri})
         contents = types.TextResourceContents(uri=params.uri, mime_type=SVG, text=redactor.text(svg))
         return types.ReadResourceResult(contents=[contents])
-
-
-def _form(asked: Asked) -> types.ElicitRequestFormParams:
-    return types.ElicitRequestFormParams(message=asked.prompt, requested_schema=_schema(asked))
-
-
-def _schema(asked: Asked) -> dict[str, Any]:
-    field = {"type": asked.kind, "title": asked.label}
-    if asked.default is not None and asked.kind == "string":
-        field["default"] = asked.default
-    return {"type": "object", "properties": {"answer": field}, "required": ["answer"]}
-
-
-def _given(responses: Any, request_id: str) -> str | None:
-    """The answer to a question among what a client sends; None when the user gave none."""
-    answer = (responses or {}).get(request_id)
-    if answer is None:
-        raise MCPError(types.INVALID_PARAMS, "The answer to the question is missing.")
-    return _text(answer)
-
-
-def _text(answer: Any) -> str | None:
-    content = getattr(answer, "content", None)
-    if getattr(answer, "action", "") != "accept" or not isinstance(content, dict) or "answer" not in content:
-        return None
-    value: Any = content["answer"]  # pyright: ignore[reportUnknownVariableType]
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _failed(text: str) -> types.CallToolResult:

@@ -25,7 +25,7 @@ mcp = pytest.importorskip("mcp", reason="not here: the extra mcp")
 from mcp import Client, MCPError, StdioServerParameters  # noqa: E402
 from mcp.client.stdio import stdio_client  # noqa: E402
 from mcp.client.streamable_http import streamable_http_client  # noqa: E402
-from mcp.types import ElicitResult  # noqa: E402
+from mcp.types import ElicitResult, PromptReference  # noqa: E402
 
 ASK = """version: light
 metadata: {name: Ask, description: Greets somebody}
@@ -220,14 +220,66 @@ def test_a_stranger_s_diagram_is_refused_with_what_it_wants(base: Path, monkeypa
     assert asyncio.run(asyncio.wait_for(use("--allow", "code"), WAIT_S)).content[0].text == "done"
 
 
-def test_a_client_that_cannot_be_asked_is_told_how_to_answer(base: Path):
-    """Its call fails with the command; the run waits for that answer."""
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_diagram_is_a_prompt(base: Path, mode: Any):
+    """Its arguments are those of the tool, and can be completed; what it has not is an error."""
 
     async def use() -> None:
-        async with Client(program(base)) as client:
-            result = await client.call_tool("ask", {"topic": "tea"})
-            assert result.is_error
-            command = re.search(r"dipeo-nb answer (\S+) 'Sure=…'", result.content[0].text)
+        async with Client(program(base), mode=mode) as client:
+            (prompt,) = (await client.list_prompts()).prompts
+            assert (prompt.name, [a.name for a in prompt.arguments]) == ("ask", ["who", "topic"])
+            (message,) = (await client.get_prompt("ask", {"who": 'Bo "😀" {{ x }}'})).messages
+            assert message.content.text.startswith('Call the tool `ask` with these arguments: {"who": "Bo \\"😀\\" {{ x }}"}.')
+            for name, arguments in (("asc", {}), ("ask", {"what": "x"})):
+                with pytest.raises(MCPError, match=r"no tool 'asc'|no argument what"):
+                    await client.get_prompt(name, arguments)
+            of_prompt = PromptReference(name="ask")
+            for argument, typed, found in (("who", "B", ["Bo"]), ("who", "x", []), ("topic", "", []), ("nothing", "", [])):
+                completed = await client.complete(of_prompt, {"name": argument, "value": typed})
+                assert completed.completion.values == found
+
+    asyncio.run(asyncio.wait_for(use(), WAIT_S))
+
+
+def test_answers_come_beforehand_or_again(base: Path):
+    """A call may bring the answer that will be asked for; one that lacks it, or is of another kind, is asked again."""
+    callback, _ = answering()
+
+    async def use() -> None:
+        async with Client(program(base), elicitation_callback=callback) as client:
+
+            async def call(**options: Any) -> Any:
+                return await client.session.call_tool("ask", {"topic": "tea"}, allow_input_required=True, **options)
+
+            assert (await call(input_responses={"Sure": accepted("yes")})).content[0].text == "yes"
+            first = await call(input_responses={"Other": accepted("no")})
+            again = await call(input_responses={"Other": accepted("no")}, request_state=first.request_state)
+            assert list(first.input_requests) == list(again.input_requests) == ["Sure"]
+            result = await call(input_responses={"Sure": accepted("now")}, request_state=again.request_state)
+            assert result.content[0].text == "now"
+            with dp.Session(base) as session:
+                assert len(session.runs()) == 2
+
+    asyncio.run(asyncio.wait_for(use(), WAIT_S))
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_client_that_cannot_be_asked_is_told_how_to_answer(base: Path, mode: Any):
+    """Its call fails with the command; the run waits for that answer. Since 2026-07-28 the failure is an error of its own."""
+
+    async def use() -> None:
+        async with Client(program(base), mode=mode) as client:
+            if mode == "auto":
+                with pytest.raises(MCPError) as caught:
+                    await client.call_tool("ask", {"topic": "tea"})
+                assert caught.value.code == -32021
+                assert caught.value.data == {"requiredCapabilities": {"elicitation": {}}}
+                said = str(caught.value)
+            else:
+                result = await client.call_tool("ask", {"topic": "tea"})
+                assert result.is_error
+                said = result.content[0].text
+            command = re.search(r"dipeo-nb answer (\S+) 'Sure=…'", said)
             assert command
             with dp.Session(base) as session:
                 session.open_run(command[1]).answer("yes")
