@@ -10,17 +10,16 @@ from typing import Any
 
 import inflection
 
-_SEPARATORS = re.compile(r"[^0-9A-Za-z]+")
 _ACRONYM = re.compile(r"[A-Z]+(?=[A-Z][a-z]|$)")
 
 
 def snake_case(text: Any) -> str:
     """Words in small letters, joined by `_`; None is an empty text.
 
-    >>> snake_case("MyHTTPThing v2"), snake_case("maxIteration"), snake_case("api-key"), snake_case(None)
-    ('my_http_thing_v2', 'max_iteration', 'api_key', '')
+    >>> snake_case("MyHTTPThing v2"), snake_case("maxIteration"), snake_case("api-key"), snake_case("größteZahl"), snake_case(None)
+    ('my_http_thing_v2', 'max_iteration', 'api_key', 'größte_zahl', '')
     """
-    words = _SEPARATORS.sub("_", _text(text)).strip("_")
+    words = "_".join(words_of(text))
     return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z\d])(?=[A-Z])", "_", words).lower()
 
 
@@ -30,7 +29,7 @@ def pascal_case(text: Any) -> str:
     >>> pascal_case("my-name"), pascal_case("author_name"), pascal_case("NodeID"), pascal_case("API_JOB"), pascal_case("")
     ('MyName', 'AuthorName', 'NodeID', 'ApiJob', '')
     """
-    parts = [part for part in _SEPARATORS.split(_text(text)) if part]
+    parts = words_of(text)
     shout = len(parts) > 1
     return "".join(part.capitalize() if shout and part.isupper() else part[0].upper() + part[1:] for part in parts)
 
@@ -63,6 +62,15 @@ def humanize(text: Any) -> str:
     ('Author name', 'Max iteration')
     """
     return inflection.humanize(snake_case(text))
+
+
+def words_of(text: Any) -> list[str]:
+    """What separators leave of a name: everything separates that cannot be in an identifier, and `_`.
+
+    >>> words_of("price-tag x²"), words_of("_naïve"), words_of(None)
+    (['price', 'tag', 'x'], ['naïve'], [])
+    """
+    return "".join(c if c != "_" and f"_{c}".isidentifier() else " " for c in _text(text)).split()
 
 
 def _text(value: Any) -> str:

@@ -34,6 +34,8 @@ _ZOD = {
     "object": "z.record(z.any())", "dict": "z.record(z.any())", "null": "z.null()", "undefined": "z.undefined()", "array": "z.array(z.any())",
     "list": "z.array(z.any())",
 }  # fmt: skip
+_LINE_ENDS = str.maketrans({"\n": "\\n", "\r": "\\r", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+"""What ends a literal of JavaScript."""
 
 
 def typescript_type(field: Field, tables: Any = None) -> str:
@@ -101,6 +103,8 @@ def zod_schema(field: Any) -> str:
     'z.array(z.enum(["a", "b"])).optional().describe("The \\\\"a\\\\"")'
     >>> zod_schema({"enum": [1, 2], "required": True}), zod_schema({"type": "Foo", "required": True}), zod_schema(None)
     ('z.union([z.literal(1), z.literal(2)])', 'z.any()', 'z.any()')
+    >>> print(zod_schema({"required": True, "validation": {"pattern": "a\\r\\u2028"}}))
+    z.string().regex(/a\\r\\u2028/)
     """
     if not isinstance(field, Mapping):
         return "z.any()"
@@ -136,7 +140,7 @@ def _zod_rules(field: Field) -> str:
             f".{name}({_js(rules[key])})" for key, name in (("minLength", "min"), ("maxLength", "max")) if key in rules
         )
         if "pattern" in rules:
-            pattern = re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\/", str(rules["pattern"])).replace("\n", "\\n")
+            pattern = re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\/", str(rules["pattern"])).translate(_LINE_ENDS)
             made += f".regex(/{pattern or '(?:)'}/)"
         made += "".join(f".{name}()" for name in ("email", "url") if rules.get(name))
     elif field.get("type") in ("number", "integer"):
@@ -148,7 +152,7 @@ def _zod_rules(field: Field) -> str:
 
 def _js(value: Any) -> str:
     """A value as a literal of JavaScript."""
-    return json.dumps(value, ensure_ascii=False).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)
 
 
 def get_enum_imports(fields: Iterable[Field], tables: Any = None) -> list[str]:

@@ -6,11 +6,10 @@ A field is a mapping: name, type, required, default (or defaultValue), descripti
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from dipeo_nb.codegen.filters.case import pascal_case, snake_case
+from dipeo_nb.codegen.filters.case import pascal_case, snake_case, words_of
 from dipeo_nb.codegen.filters.tables import Tables
 from dipeo_nb.codegen.filters.types import get_python_imports, python_literal, python_type_with_context
 
@@ -49,14 +48,12 @@ def pythonize_name(name: Any) -> str:
 
     >>> pythonize_name("maxIteration"), pythonize_name("price-tag"), pythonize_name("class"), pythonize_name("2nd"), pythonize_name("")
     ('max_iteration', 'price_tag', 'class_', '_2nd', '')
-    >>> pythonize_name("_private"), pythonize_name("naïve")
-    ('_private', 'naïve')
+    >>> pythonize_name("_private"), pythonize_name("größteZahl"), pythonize_name("²")
+    ('_private', 'größte_zahl', '_')
     """
     text = str(name or "")
     if not text:
         return ""
-    if text.isidentifier() and not text.isascii():
-        return text
     made = "_" * (len(text) - len(text.lstrip("_"))) + snake_case(text)
     if made[:1].isdigit() or not made.strip("_"):
         made = f"_{made}"
@@ -188,7 +185,7 @@ def spec_to_camel_name(node_type: Any) -> str:
     >>> spec_to_camel_name("api_job"), spec_to_camel_name("db"), spec_to_camel_name("")
     ('apiJobSpec', 'dbSpec', 'unknownSpec')
     """
-    first, *rest = [part for part in re.split(r"[^0-9A-Za-z]+", str(node_type or "")) if part] or ["unknown"]
+    first, *rest = words_of(node_type) or ["unknown"]
     return f"{first.lower()}{''.join(part.capitalize() for part in rest)}Spec"
 
 

@@ -196,13 +196,14 @@ def get_python_imports(types_used: Iterable[Any]) -> list[str]:
 
 
 def is_optional_type(ts_type: Any) -> bool:
-    """Whether a type of TypeScript has null or undefined among its members. Corrected: anywhere in it.
+    """Whether a type of TypeScript is null or undefined, or has one of them among its members. Corrected: anywhere in it.
 
-    >>> is_optional_type("null | string"), is_optional_type("string|undefined"), is_optional_type("Array<string | null>")
+    >>> is_optional_type("null | string"), is_optional_type("undefined"), is_optional_type("Array<string | null>")
     (True, True, False)
     """
     made = read_type(str(ts_type or ""))
-    return made.kind == "union" and any(part.kind == "name" and part.text in ("null", "undefined") for part in made.parts)
+    members = made.parts if made.kind == "union" else (made,)
+    return any(part.kind == "name" and part.text in ("null", "undefined") for part in members)
 
 
 def is_branded_type(type_name: Any, tables: Any = None) -> bool:

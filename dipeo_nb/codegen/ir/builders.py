@@ -89,7 +89,7 @@ def _inherit(results: Results, _: Options) -> tuple[Model, ...]:
 
     return tuple(
         Model(
-            model.name, tuple(fields(model, (model.name,)).values()), model.extends, model.description, model.source,
+            model.name, extract.distinct(fields(model, (model.name,)).values()), model.extends, model.description, model.source,
             model.open or any(models[base].open for base in model.extends if base in models),
         )
         for model in _named(results["extract_models"])

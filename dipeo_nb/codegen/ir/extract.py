@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from dipeo_nb.codegen.filters.case import pascal_case
@@ -28,26 +29,49 @@ def _items(ast: Ast, key: str) -> list[Mapping[str, Any]]:
 
 
 def enums(source: str, ast: Ast, _: Options) -> list[EnumDef]:
-    """All enums; those in braces with a name of their own (`as const`) are constants, not enums."""
-    return [
-        EnumDef(
-            name=str(each["name"]),
-            values=tuple(EnumValue(str(member["name"]), member.get("value")) for member in _items(each, "members")),
-            description=str(each.get("jsDoc") or ""),
-            source=source,
-        )
-        for each in _items(ast, "enums")
-    ]
+    """All enums, those of one name as one; those in braces with a name of their own (`as const`) are constants, not enums."""
+    found: dict[str, EnumDef] = {}
+    for each in _items(ast, "enums"):
+        values = tuple(EnumValue(str(member["name"]), member.get("value")) for member in _items(each, "members"))
+        made = EnumDef(str(each["name"]), values, str(each.get("jsDoc") or ""), source)
+        known = found.get(made.name)
+        found[made.name] = made if known is None else replace(known, values=known.values + values)
+    return list(found.values())
 
 
 def models(source: str, ast: Ast, options: Options) -> list[Model]:
-    """Interfaces with their own properties; bases by name."""
+    """Interfaces with their own properties, those of one name as one, as TypeScript merges them; bases by name."""
     skipped = set(cast(list[str], options.get("skipped_models") or []))
     if not in_files(source, options, "model_files"):
         return []
-    return [
-        model(source, each) for each in _items(ast, "interfaces") if each["name"] not in skipped and "namespace" not in each
-    ]
+    found: dict[str, list[Model]] = {}
+    for each in _items(ast, "interfaces"):
+        if each["name"] not in skipped and "namespace" not in each:
+            found.setdefault(str(each["name"]), []).append(model(source, each))
+    return [merged(declared) for declared in found.values()]
+
+
+def merged(declared: Sequence[Model]) -> Model:
+    """The declarations of one interface as one."""
+    first, *others = declared
+    return first if not others else replace(
+        first, fields=distinct({field.name: field for each in declared for field in each.fields}.values()),
+        extends=tuple(dict.fromkeys(base for each in declared for base in each.extends)),
+        description=next((each.description for each in declared if each.description), ""), open=any(each.open for each in declared),
+    )  # fmt: skip
+
+
+def distinct(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """Fields with names of their own in Python: of `userId` and `user_id`, the second one is `user_id_2`."""
+    found: dict[str, Field] = {}
+    last: dict[str, int] = {}
+    for field in fields:
+        name = python = pythonize_name(field.name) or "_"
+        while python in found:
+            last[name] = last.get(name, 1) + 1
+            python = f"{name}_{last[name]}"
+        found[python] = field if python == field.python_name else replace(field, python_name=python)
+    return tuple(found.values())
 
 
 def inputs(source: str, ast: Ast, options: Options) -> list[Model]:
@@ -67,7 +91,7 @@ def model(source: str, interface: Mapping[str, Any]) -> Model:
     generic = [str(each["name"]) for each in _items(interface, "typeParameters")]
     return Model(
         name=str(interface["name"]),
-        fields=tuple(_field(each, generic) for each in _items(interface, "properties")),
+        fields=distinct(_field(each, generic) for each in _items(interface, "properties")),
         extends=tuple(
             re.sub(r"<.*", "", str(base), flags=re.DOTALL) for base in cast(list[Any], interface.get("extends") or [])
         ),

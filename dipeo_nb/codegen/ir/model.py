@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, cast
 
-VERSION = 2
+VERSION = 3
 """Of the shapes below, and of what the steps make of a source."""
 
 

@@ -181,6 +181,38 @@ def test_only_what_depends_on_a_change_is_built_again() -> None:
     assert {key for key in one if one[key] != two[key]} == {"node_specs"}
 
 
+def test_declarations_of_one_name_are_one() -> None:
+    """Interfaces and enums of a source merge, as in TypeScript; of two sources, the first by name counts."""
+    source = (
+        "/** One. */ export interface A extends B { x: string; z: 1 }\nexport interface A extends C { y?: number; z: 2; [k: string]: any }\n"
+        "export enum E { P = 'p' }\nexport enum E { Q = 'q' }"
+    )
+    data = built(
+        "backend", parse_batch({"a.ts": source, "b.ts": "export interface A { w: string }"}, PATTERNS, include_jsdoc=True)
+    )
+    (model,) = data["types"]
+    assert [(f["name"], f["type"], f["optional"]) for f in model["fields"]] == [
+        ("x", "string", False), ("z", "2", False), ("y", "number", True),
+    ]  # fmt: skip
+    assert (model["extends"], model["open"], model["description"], model["source"]) == (["B", "C"], True, "One.", "a.ts")
+    assert [(e["name"], [v["value"] for v in e["values"]]) for e in data["enums"]] == [("E", ["p", "q"])]
+
+
+def test_no_field_takes_the_name_of_another_one() -> None:
+    """Names that would be one in Python stay apart, those of bases and of inputs too."""
+    source = (
+        "export interface Base { user_id: string; größe: number }\nexport interface A extends Base { userId: number; 'user-id'?: 1; '': 2 }\n"
+        "export interface AInput { aB: string; a_b: string }"
+    )
+    data = built("strawberry", parse_batch({"a.ts": source}, PATTERNS), config={"input_files": ["a.ts"]})
+    named = {m["name"]: [(f["name"], f["python_name"]) for f in m["fields"]] for m in [*data["domain"], *data["inputs"]]}
+    assert named == {
+        "Base": [("user_id", "user_id"), ("größe", "größe")],
+        "A": [("user_id", "user_id"), ("größe", "größe"), ("userId", "user_id_2"), ("user-id", "user_id_3"), ("", "_")],
+        "AInput": [("aB", "a_b"), ("a_b", "a_b_2")],
+    }
+
+
 def test_options_choose_files_and_leave_models_out() -> None:
     data = built("backend", config={"model_files": ["models.ts"], "skipped_models": ["Page", "ShipResult"]})["data"]
     assert [m["name"] for m in data["types"]] == ["Named", "Ship"]
