@@ -30,6 +30,7 @@ from dipeo_nb.errors import (
     UnknownOutcomeError,
     ValidationError,
 )
+from dipeo_nb.integrations.mcp_forms import filled_in
 from dipeo_nb.integrations.mcp_oauth import Paste, authorization
 from dipeo_nb.integrations.mcp_servers import McpFile, McpServer
 from dipeo_nb.integrations.provider_port import Ask
@@ -62,6 +63,8 @@ class _Connection:
     http: Any = None
     """The client of HTTP under it, which is ours to close."""
     tools: dict[str, McpTool] = field(default_factory=dict)
+    changed: bool = False
+    """Whether the server has said that it has other tools now."""
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     asks: list[Ask] = field(default_factory=list)
@@ -100,7 +103,7 @@ class McpClients:
             ProviderUnavailableError: it cannot be started or reached.
             MissingDependencyError: without the extra `mcp`.
         """
-        return (await self._connected(provider)).tools
+        return (await self._current(provider)).tools
 
     async def execute(
         self, provider: str, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None,
@@ -114,7 +117,7 @@ class McpClients:
             ProviderUnavailableError: the same, of a tool that only reads; or as `tools`.
             ValidationError: there is no such tool, or the arguments do not fit.
         """
-        connection = await self._connected(provider)
+        connection = await self._current(provider, tool)
         if (found := connection.tools.get(tool)) is None:
             raise ValidationError(
                 f"{provider} has no tool '{tool:.80}'.",
@@ -161,6 +164,18 @@ class McpClients:
             await self._close(provider)
 
     # Connections.
+
+    async def _current(self, provider: str, tool: str | None = None) -> _Connection:
+        """The connection, with the tools that the server has now; one that is not among them is asked for again."""
+        connection = await self._connected(provider)
+        if connection.changed or (tool is not None and tool not in connection.tools):
+            connection.changed = False
+            try:
+                connection.tools = await _listed(connection.client)
+            except Exception as error:
+                await self._close(provider)
+                raise _unreachable(provider, connection.server, error) from error
+        return connection
 
     async def _connected(self, provider: str, paste: Paste | None = None) -> _Connection:
         async with self._locks.setdefault(provider, asyncio.Lock()):
@@ -274,15 +289,18 @@ def _client(connection: _Connection, auth: Any) -> Any:
         from mcp import Client, StdioServerParameters
         from mcp.client.stdio import stdio_client
         from mcp.client.streamable_http import streamable_http_client
-        from mcp.types import ElicitResult
+        from mcp.types import ElicitResult, ToolListChangedNotification
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "mcp", extra="mcp") from error
     import httpx2
 
     async def answered(context: Any, params: Any) -> Any:
         ask = _asking.get() or (connection.asks[-1] if len(connection.asks) == 1 else None)
-        content = None if ask is None else await _filled_in(connection.server.name, params, ask)
+        content = None if ask is None else await filled_in(connection.server.name, params, ask)
         return ElicitResult(action="cancel") if content is None else ElicitResult(action="accept", content=content)
+
+    async def noticed(message: Any) -> None:
+        connection.changed |= isinstance(message, ToolListChangedNotification)
 
     server = connection.server
     if server.url:
@@ -295,7 +313,7 @@ def _client(connection: _Connection, auth: Any) -> Any:
             command=server.command, args=list(server.args), env=dict(server.env) or None, cwd=server.cwd
         )
         transport = stdio_client(parameters, errlog=subprocess.DEVNULL)  # pyright: ignore[reportArgumentType] - a kernel's stderr is not a file
-    return Client(transport, elicitation_callback=answered)
+    return Client(transport, elicitation_callback=answered, message_handler=noticed)
 
 
 async def _listed(client: Any) -> dict[str, McpTool]:
@@ -314,40 +332,6 @@ async def _listed(client: Any) -> dict[str, McpTool]:
             break
         cursor = page.next_cursor
     return found
-
-
-async def _filled_in(server: str, params: Any, ask: Ask) -> dict[str, Any] | None:
-    """The user's answers to the fields that a server asks for; None when one is not answered."""
-    schema = getattr(params, "requested_schema", None)
-    if schema is None:  # an address to open
-        answer = await ask(f"{server}: {params.message} {getattr(params, 'url', '')} (yes when it is done)")
-        return {} if answer is not None and _yes(answer) else None
-    fields: Mapping[str, Any] = schema.get("properties", {})
-    content: dict[str, Any] = {}
-    for name, field_ in fields.items():
-        choices = field_.get("enum") or (["yes", "no"] if field_.get("type") == "boolean" else [])
-        about = field_.get("description") or field_.get("title") or name
-        detail = "" if len(fields) == 1 and not field_.get("description") else f" {about}"
-        listed = ", ".join(map(str, choices))
-        answer = await ask(f"{server}: {params.message}{detail}{f' ({listed})' if listed else ''}")
-        if answer is None:
-            return None
-        content[name] = _typed(answer, str(field_.get("type", "string")))
-    return content
-
-
-def _typed(answer: str, kind: str) -> Any:
-    text = answer.strip()
-    if kind == "boolean":
-        return _yes(text)
-    if kind in ("integer", "number"):
-        with contextlib.suppress(ValueError):
-            return int(text) if kind == "integer" else float(text)
-    return text
-
-
-def _yes(answer: str) -> bool:
-    return answer.strip().lower() in ("y", "yes", "true", "ok", "1", "allow")
 
 
 def _value(name: str, result: Any) -> Any:

@@ -76,6 +76,18 @@ def greet(agreed: Annotated[ElicitationResult[Agreed], Resolve(asked_name)]) -> 
     return f"Hello {agreed.data.name}" if agreed.action == "accept" else f"({agreed.action})"
 
 
+def grown() -> str:
+    """What was not there at first."""
+    return "I am new"
+
+
+@server.tool()
+def grow() -> str:
+    """Have one tool more from now on."""
+    server.add_tool(grown)
+    return "grown"
+
+
 @server.tool()
 def environment(name: Annotated[str, "variable"]) -> str:
     """A variable of the server."""

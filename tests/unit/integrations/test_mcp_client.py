@@ -85,6 +85,15 @@ def test_tools_of_a_program(session: dp.Session):
     assert "cancel" in str(tools.greet())  # nobody is there to ask
 
 
+def test_a_server_gets_another_tool(session: dp.Session):
+    """It is found when it is called; one that is not there is an error as before."""
+    with pytest.raises(ValidationError, match="no tool 'grown'"):
+        session.call("mcp_tools.grown").result()
+    session.call("mcp_tools.grow").result()
+    assert "I am new" in str(session.call("mcp_tools.grown").result())
+    assert "grown" in dir(session.provider("mcp_tools"))
+
+
 def test_a_node_calls_a_tool(session: dp.Session):
     """Its progress is in the run's log; what it asks is a question of the run."""
     run = session.run(node(provider="mcp_tools", operation="count"), view=False)
