@@ -260,7 +260,8 @@ def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPo
     return on_use.IntegrationsOnUse(
         settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
         trusted=lambda path: trust.Trust(settings).in_trusted_folder(path), reserved=environment.names_other_key,
-        recorded=partial(recorded_calls.recorded_call, settings), variable=partial(_variable, settings),
+        recorded=partial(recorded_calls.recorded_call, settings), replaying=partial(recorded_calls.may_answer, settings),
+        variable=partial(_variable, settings),
     )  # fmt: skip
 
 

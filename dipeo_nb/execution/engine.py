@@ -29,7 +29,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError
-from dipeo_nb.execution import handlers, live, log_capture, record, schedule
+from dipeo_nb.execution import handlers, live, log_capture, prerequisites, record, schedule
 from dipeo_nb.execution.background import Background
 from dipeo_nb.execution.code_state import EMPTY
 from dipeo_nb.execution.context import NodeContext
@@ -263,6 +263,7 @@ class Execution:
                 self.journal.opened()
                 self._hears = True
                 control.look()
+                await prerequisites.check(self.plan, self.services, self.options, new=self._recovered is None)
                 await self._drive()
             except asyncio.CancelledError:  # the loop is being closed
                 control.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +73,36 @@ def askers(plan: Plan, base_dir: Path) -> Askers:
 
     visit(plan, (), frozenset({plan.source_path or ""}))
     return Askers(paths, [node.id for node in plan.nodes if _asks(node)], unknown)
+
+
+def diagrams(
+    plan: Plan, base_dir: Path, chosen: Callable[[Plan], Iterable[PlanNode]] = lambda plan: plan.nodes
+) -> Iterator[tuple[tuple[str, ...], Plan]]:
+    """*plan* and the diagrams that its sub_diagram nodes run, each once, with the labels on the way down to it.
+
+    Args:
+        chosen: the nodes of a plan that are looked at.
+    """
+    seen = {plan.source_path or ""}
+
+    def below(plan: Plan, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Plan]]:
+        yield path, plan
+        for node in chosen(plan) if len(path) < DEEPEST else ():
+            if not isinstance(node.spec, SubDiagramNode) or (node.spec.ignore_if_sub and path):
+                continue
+            name = (node.spec.diagram_name or "").strip()
+            if "{" in name and not node.spec.diagram_data:
+                continue  # not known before the run
+            try:
+                document = nested_document(node.spec, name, source_path=plan.source_path, base_dir=base_dir)
+                inner = document.compile(base_dir=base_dir)
+            except DiagramError:
+                continue  # the run will say so, if it comes to that
+            if (place := str(document.path or id(node.spec))) not in seen:
+                seen.add(place)
+                yield from below(inner, (*path, node.label))
+
+    return below(plan, ())
 
 
 def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path) -> None:

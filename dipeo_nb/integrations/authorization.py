@@ -145,6 +145,11 @@ class Authorizer:
         except APIKeyNotFoundError:
             return False
 
+    async def require(self, key_id: str | None = None) -> None:
+        """Check that there is the key of a call, if it needs one. Raises APIKeyNotFoundError or ValidationError, as `authorized`."""
+        if self._auth.kind != "none":
+            await self._secret(key_id)
+
     # Keys.
 
     async def _secret(self, key_id: str | None) -> str | None:

@@ -64,6 +64,9 @@ class ClassProvider:
     def check_node(self, operation: str, config: Mapping[str, Any], *, paged: bool = False) -> None:
         self._method(operation)
 
+    async def check_key(self, key_id: str | None) -> None:
+        """Nothing: what it needs, only its own code knows."""
+
     def accepted(self, operation: str) -> frozenset[str] | None:
         return None
 

@@ -118,6 +118,11 @@ class ManifestProvider:
             return "yes"
         return f"no: dipeo-nb keys set {self.authorizer.service}"
 
+    async def check_key(self, key_id: str | None) -> None:
+        """See `ProviderPort`."""
+        servers_of(self.manifest, self._given)
+        await self.authorizer.require(key_id)
+
     def check(self, operation: str, config: Mapping[str, Any], resource_id: str | None = None) -> dict[str, Any]:
         """The parameters of a call with defaults. Raises ValidationError."""
         return arguments(f"{self.name}.{operation}", self.operation(operation), config, resource_id)

@@ -32,6 +32,9 @@ class McpProvider:
     def check_node(self, operation: str, config: Mapping[str, Any], *, paged: bool = False) -> None:
         self.clients.check_server(self.name)
 
+    async def check_key(self, key_id: str | None) -> None:
+        """Nothing: its server asks for it."""
+
     def accepted(self, operation: str) -> frozenset[str] | None:
         return None
 

@@ -27,11 +27,13 @@ class IntegrationsOnUse:
         reserved: whether a name has the key of something else.
         variable: the value of a variable of the user's, for the file of MCP servers.
         recorded: makes a call, or replays it: name of the operation, its request, what makes it.
+        replaying: whether recordings may answer in place of a provider, now.
     """
 
     def __init__(
         self, base: Path, locks: Path, *, keys: APIKeyPort, http: HTTPPort, clock: Clock, trusted: Callable[[Path], bool],
         reserved: Callable[[str], bool], recorded: Recorded | None = None,
+        replaying: Callable[[], bool] = lambda: False,
         variable: Callable[[str], str | None] = lambda name: None,
     ) -> None:  # fmt: skip
         self._base = base
@@ -42,6 +44,7 @@ class IntegrationsOnUse:
         self._trusted = trusted
         self._reserved = reserved
         self._recorded = recorded
+        self._replaying = replaying
         self._variable = variable
         self._service: IntegratedApiService | None = None
         self._guard = threading.Lock()
@@ -73,6 +76,11 @@ class IntegrationsOnUse:
 
     def operations(self) -> Mapping[str, Sequence[str]]:
         return self.service.operations()
+
+    async def check_key(self, provider: str, key_id: str | None = None) -> None:
+        """As `IntegratedApiService.check_key`; what is recorded needs no key."""
+        if not self._replaying():
+            await self.service.check_key(provider, key_id)
 
     async def execute(self, provider: str, operation: str, **options: Any) -> Any:
         async def call() -> Any:

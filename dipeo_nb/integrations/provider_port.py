@@ -62,6 +62,16 @@ class ProviderPort(Protocol):
         """Check a call whose parameters are templates, as far as that is known before a run. Raises as `check`."""
         ...
 
+    async def check_key(self, key_id: str | None) -> None:
+        """Check that a call would have its key, as far as that is known without making it.
+
+        Raises:
+            APIKeyNotFoundError: there is none.
+            ValidationError: *key_id* is the key of another service.
+            ConfigurationError: the user has not said which server.
+        """
+        ...
+
     def accepted(self, operation: str) -> frozenset[str] | None:
         """The parameters of an operation; None when they are not known."""
         ...

@@ -195,6 +195,10 @@ class IntegratedApiService:
         """
         self.find(provider).check_node(operation, config, paged=paged)
 
+    async def check_key(self, provider: str, key_id: str | None = None) -> None:
+        """Check that calls of a provider would have their key. Raises as `find`, and as `ProviderPort.check_key`."""
+        await self.find(provider).check_key(key_id)
+
     def preview(
         self, provider: str, operation: str, config: Mapping[str, Any], resource_id: str | None = None
     ) -> dict[str, Any]:

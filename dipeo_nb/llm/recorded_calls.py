@@ -53,6 +53,12 @@ async def recorded_call(settings: Settings, name: str, request: Mapping[str, Any
     return result
 
 
+def may_answer(settings: Settings) -> bool:
+    """Whether a call made here and now may be answered by recordings."""
+    recordings = active(settings)
+    return recordings is not None and recordings.mode != "record"
+
+
 def _read(recordings: Recordings, file: str) -> list[Any]:
     try:
         document = parse_json(recordings.root.read(file).decode())

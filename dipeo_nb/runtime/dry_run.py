@@ -15,10 +15,11 @@ from dipeo_nb.domain.capabilities import Use, uses_of
 from dipeo_nb.domain.chat import DEFAULT_MODEL_SERVICE, parse_model
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import IntegratedApiNode, PersonJobNode, provider_tool
-from dipeo_nb.domain.plan import Plan
+from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.events.in_memory import InMemoryEventBus
+from dipeo_nb.execution import nested
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.options import check_services
@@ -41,6 +42,9 @@ from dipeo_nb.runtime.runtime import Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository
 
+Wanted = dict[tuple[str, str | None], list[str]]
+"""(service or provider, id of a key) → labels of the nodes that need it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -48,7 +52,7 @@ class Missing:
 
     service: str
     nodes: tuple[str, ...]
-    """Labels of the nodes that need it."""
+    """Labels of the nodes that need it; `Sub/Node` for one of a sub-diagram."""
     hint: str
     """What to do."""
 
@@ -144,35 +148,49 @@ def _services(services: Services, noted: Noted, default: str) -> Services:
 
 
 async def missing_keys(runtime: Runtime, plan: Plan, *, model: str | None = None) -> list[Missing]:
-    """The keys and packages that a run of *plan* would lack. Asks nobody but this machine."""
+    """The keys and packages that a run of *plan*, and of its sub-diagrams, would lack. Asks nobody but this machine."""
+    models: Wanted = {}
+    providers: Wanted = {}
+    for path, part in nested.diagrams(plan, runtime.settings.base_dir):
+        for node in part.nodes:
+            label = "/".join((*path, node.label))
+            if (wanted := _model_service(runtime, part, node, model)) is not None:
+                models.setdefault(wanted, []).append(label)
+            for wanted in _providers(node):
+                providers.setdefault(wanted, []).append(label)
     found: list[Missing] = []
     if "llm" not in runtime.replaced:
-        found += await _of_models(runtime, _model_services(runtime, plan, model))
+        found += await _of_models(runtime, models)
     if runtime.services.integrations is not None and hasattr(runtime.services.integrations, "manifest_provider"):
-        found += await _of_providers(runtime, plan)
+        found += await _of_providers(runtime, providers)
     return found
 
 
-def _model_services(runtime: Runtime, plan: Plan, model: str | None) -> dict[tuple[str, str | None], list[str]]:
-    """(service, id of a key) → the nodes that ask it."""
-    known = runtime.services.llm.services
+def _model_service(runtime: Runtime, plan: Plan, node: PlanNode, model: str | None) -> tuple[str, str | None] | None:
+    """(service, id of a key) that a node asks; None: none, or a server of its own, which may need no key."""
+    reference = getattr(node.spec, "person", None)
+    person = plan.persons.get(reference) if reference else None
+    person = person or next((p for p in plan.persons.values() if reference in (p.label, f"person_{p.label}")), None)
+    if person is None or not any(use.kind == "model" for use in uses_of(node, plan)):
+        return None
+    llm, known = person.llm, runtime.services.llm.services
+    if model is not None:
+        return parse_model(model, known)[0], None
+    if llm.base_url:
+        return None
     default = parse_model(str(runtime.settings.peek("default_llm_model")), known)[0]
-    found: dict[tuple[str, str | None], list[str]] = {}
-    for node in plan.nodes:
-        reference = getattr(node.spec, "person", None)
-        person = plan.persons.get(reference) if reference else None
-        person = person or next((p for p in plan.persons.values() if reference in (p.label, f"person_{p.label}")), None)
-        if person is None or not any(use.kind == "model" for use in uses_of(node, plan)):
-            continue
-        llm = person.llm
-        service = default if llm.follows_default else llm.service or DEFAULT_MODEL_SERVICE
-        key = None if model is not None else llm.api_key_id
-        if model is not None:
-            service = parse_model(model, known)[0]
-        elif llm.base_url:
-            continue  # a server of its own may need no key
-        found.setdefault((service, key), []).append(node.label)
-    return found
+    return (default if llm.follows_default else llm.service or DEFAULT_MODEL_SERVICE), llm.api_key_id
+
+
+def _providers(node: PlanNode) -> list[tuple[str, str | None]]:
+    """(provider, id of a key) of the operations that a node calls, or its model may."""
+    if isinstance(node.spec, IntegratedApiNode):
+        return [] if "{{" in node.spec.provider else [(node.spec.provider, node.spec.api_key_id)]
+    if not isinstance(node.spec, PersonJobNode):
+        return []
+    tools = node.spec.tools
+    names = map(provider_tool, tools if isinstance(tools, list) else [tools])
+    return [(provider, None) for provider in dict.fromkeys(name.partition(".")[0] for name in names if name is not None)]
 
 
 async def _of_models(runtime: Runtime, wanted: Mapping[tuple[str, str | None], Collection[str]]) -> list[Missing]:
@@ -192,17 +210,8 @@ async def _of_models(runtime: Runtime, wanted: Mapping[tuple[str, str | None], C
     return found
 
 
-async def _of_providers(runtime: Runtime, plan: Plan) -> list[Missing]:
+async def _of_providers(runtime: Runtime, wanted: Mapping[tuple[str, str | None], Collection[str]]) -> list[Missing]:
     service = cast(Any, runtime.services.integrations)
-    wanted: dict[tuple[str, str | None], list[str]] = {}
-    for node in plan.nodes:
-        if isinstance(node.spec, IntegratedApiNode) and "{{" not in node.spec.provider:
-            wanted.setdefault((node.spec.provider, node.spec.api_key_id), []).append(node.label)
-        elif isinstance(node.spec, PersonJobNode):
-            tools = node.spec.tools
-            for tool in tools if isinstance(tools, list) else [tools]:
-                if (name := provider_tool(tool)) is not None:
-                    wanted.setdefault((name.partition(".")[0], None), []).append(node.label)
     found: list[Missing] = []
     for (provider, key_id), nodes in wanted.items():
         if key_id is not None:

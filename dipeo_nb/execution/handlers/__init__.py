@@ -1,8 +1,8 @@
 """What nodes do: one module for each node type, named by the `type:` of the diagram, and those that are registered.
 
 A module has `run(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
-`async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `missing` and `resume`. A node
-type without a module here, and not registered, cannot run in this version.
+`async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `missing`, `ready` and `resume`. A
+node type without a module here, and not registered, cannot run in this version.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class NodeHandler:
     """Name of the service without which it cannot run."""
     missing: Callable[[PlanNode, Services], tuple[str, str] | None] | None = None
     """(why a node of the type cannot run here, what to do about it), found before anything runs; None: it can."""
+    ready: Callable[[PlanNode, Services], Coroutine[Any, Any, None]] | None = None
+    """Raises what a node would fail with because something of the user's is missing, such as a key; asked when a run begins."""
     resume: Callable[[NodeContext], Coroutine[Any, Any, None] | None] | None = None
     """The work that a finished run of a node had left in the background when the run was cut off; None: there is none."""
 
@@ -52,6 +54,7 @@ class NodeHandler:
             own_timeout=getattr(module, "OWN_TIMEOUT", False),
             port=getattr(module, "PORT", None),
             missing=getattr(module, "missing", None),
+            ready=getattr(module, "ready", None),
             resume=getattr(module, "resume", None),
         )
 
@@ -98,6 +101,17 @@ def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
         what = f"Nodes of type '{node.type}' need the service '{handler.port}', of which this version ships no adapter."
         return what, f"Give one: dp.Session({handler.port}=…), or remove the node."
     return None if handler.missing is None else handler.missing(node, services)
+
+
+def needs_of_user(node: PlanNode) -> bool:
+    """Whether `ready` has anything to check."""
+    return runnable(node.type) and _lookup(node.type).ready is not None
+
+
+async def ready(node: PlanNode, services: Services) -> None:
+    """See `NodeHandler.ready`."""
+    if (check := _lookup(node.type).ready) is not None:
+        await check(node, services)
 
 
 @cache

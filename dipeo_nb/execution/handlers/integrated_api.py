@@ -35,6 +35,14 @@ def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     return None
 
 
+async def ready(node: PlanNode, services: Services) -> None:
+    """Raises when there is no key for its provider."""
+    spec = cast(IntegratedApiNode, node.spec)
+    check = getattr(services.integrations, "check_key", None)  # a port of the user's own need not have it
+    if check is not None and "{{" not in spec.provider + (spec.api_key_id or ""):
+        await check(spec.provider, spec.api_key_id)
+
+
 async def run(context: NodeContext) -> Output:
     spec = cast(IntegratedApiNode, context.node.spec)
     port = context.services.integrations

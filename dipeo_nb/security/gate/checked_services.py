@@ -72,6 +72,12 @@ class CheckedIntegrations:
         known = getattr(self._integrations, "accepted", None)
         return None if known is None else known(provider, operation)
 
+    async def check_key(self, provider: str, key_id: str | None = None) -> None:
+        """Check that calls would have their key, where the service can tell; nothing is called."""
+        check = getattr(self._integrations, "check_key", None)
+        if check is not None:
+            await check(provider, key_id)
+
     async def offered(self, name: str) -> Sequence[OfferedTool]:
         """The tools that a name of an operation means, when it is granted."""
         self._gate.require("service", name)
