@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import queue
 import signal
 import sys
@@ -251,7 +250,7 @@ def run_request(order: RunRequest) -> RunState:
             model=order.model,
             **order.limits,
             interaction=answers,
-            source=json.loads(document.to_text("native")),
+            source=document.to_data(),
         )
         return follow(runtime, execution, feed, _view(order.quiet))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -55,6 +56,15 @@ class Diagram(DisplayedDiagram):
             return self.text
         model = formats.executable.self_contained(self.compile()) if wanted == "executable" else self.model
         return formats.write(model, wanted)
+
+    def to_data(self) -> dict[str, Any]:
+        """The diagram as plain data in native form: what a run of it records. That is the very text of a native diagram, if it is JSON."""
+        if self.format == "native":
+            try:
+                return json.loads(self.text)
+            except ValueError:  # YAML, or a byte order mark
+                pass
+        return formats.native_data(self.model)
 
     @checked_call
     def save(self, path: str | os.PathLike[str] | None = None, format: str | None = None) -> Path:

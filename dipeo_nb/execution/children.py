@@ -260,7 +260,7 @@ class Children:
         context = self._context
         plan = await asyncio.to_thread(_plan, context, document)
         gate = await asyncio.to_thread(context.execution.gate.child, document, plan, record)
-        return _Source(document, plan, gate, json.loads(document.to_text("native")))
+        return _Source(document, plan, gate, document.to_data())
 
 
 def _recorded(context: NodeContext, events: list[Event], current: Diagram | None = None) -> Diagram:

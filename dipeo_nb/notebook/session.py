@@ -178,7 +178,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             model=model,
             **limits,
             interaction=ScriptedPrompter(answers, waiting),
-            source=json.loads(document.to_text("native")),
+            source=document.to_data(),
         )
         return self._begun(execution, waiting, document, view)
 
@@ -294,7 +294,7 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
             own_models=fork.own_models,
             **limits,
             interaction=ScriptedPrompter(answers, waiting),
-            source=json.loads(fork.document.to_text("native")),
+            source=fork.document.to_data(),
             reuse=fork.reuse,
             forked_from=fork.forked_from,
         )

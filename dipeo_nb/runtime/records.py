@@ -84,6 +84,6 @@ def _read_again(first: Event, given: Diagram | None, base_dir: Path, trust: Trus
 
 def _is_what_ran(first: Event, document: Diagram, trust: Trust) -> bool:
     """Whether the record that begins with this event is of a run of this user, and of exactly this diagram."""
-    mark = trust.signatures.mark(json.loads(document.to_text("native")))
+    mark = trust.signatures.mark(document.to_data())
     stamp = first.started.get("trust") or {}
     return trust.verified(first) is not None and mark is not None and mark == stamp.get("whole")

@@ -13,7 +13,6 @@ Needs the extra `acp`.
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -177,7 +176,7 @@ class _Shown:
 
     def __init__(self, agent: DiagramAgent, session_id: str, tool: DiagramTool) -> None:
         self._agent, self._session_id = agent, session_id
-        nodes = json.loads(tool.document.to_text("native"))["nodes"]
+        nodes = tool.document.to_data()["nodes"]
         nodes = nodes.values() if isinstance(nodes, dict) else nodes
         self._types = {str(node["id"]): str(node["type"]) for node in nodes}
         self._plan: dict[str, list[Any]] = {

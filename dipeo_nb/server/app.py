@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -179,7 +178,7 @@ class RunServer:
             model=order.model,
             **order.limits,
             interaction=answers,
-            source=json.loads(document.to_text("native")),
+            source=document.to_data(),
         )
         self._runs_here.begin(execution)
         return web.JSONResponse({"run_id": execution.run_id}, 201)

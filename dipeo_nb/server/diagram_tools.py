@@ -147,7 +147,7 @@ class DiagramTools:
             variables=arguments,
             model=self._model,
             interaction=Unanswered(),
-            source=json.loads(tool.document.to_text("native")),
+            source=tool.document.to_data(),
         )
         self.runs.begin(execution)
         return execution.run_id

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import json
 import os
 import pickle
 import signal
@@ -129,7 +128,7 @@ class Work:
         """Run the diagram from its beginning."""
         document = load(diagram, base_dir=self.scene.folder)
         prepared = self.runtime.prepare(document)
-        source = json.loads(document.to_text("native"))
+        source = document.to_data()
         return await self._run(self.runtime.execution(prepared, source=source, interaction=Unanswered()))
 
     async def resume(self, run_id: str) -> RunState:

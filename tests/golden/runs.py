@@ -123,7 +123,7 @@ def of_diagram(document: Diagram, *, again: bool = True) -> str:
                     model=MODEL,
                     max_iterations=VISITS,
                     interaction=Reader(),
-                    source=json.loads(document.to_text("native")),
+                    source=document.to_data(),
                 )
             except UserError as error:
                 return [f"refused: {error.message}"]
@@ -136,7 +136,7 @@ def of_diagram(document: Diagram, *, again: bool = True) -> str:
         return lines + await _resumed(kept) + await _forked(document, prepared.plan, events)
 
     first, *others = virtual_time.run(run())
-    source = f'"source":{_json(json.loads(document.to_text("native")))}'
+    source = f'"source":{_json(document.to_data())}'
     return "\n".join([first, *(line.replace(source, '"source":"as above"') for line in others)])
 
 

@@ -256,9 +256,14 @@ def _handle_of(text: str, references: References) -> tuple[str, str, HandleDirec
 
 
 def write(diagram: DomainDiagram) -> str:
-    """The diagram as native JSON, indented, collections as id-keyed mappings, null fields left out.
+    """The diagram as native JSON, indented; see `wire_form`."""
+    return json.dumps(wire_form(diagram), ensure_ascii=False, indent=2) + "\n"
 
-    Collections in which an id repeats, or begins like GraphQL's keys, are written as lists: so nothing is lost.
+
+def wire_form(diagram: DomainDiagram) -> dict[str, Any]:
+    """The diagram as native JSON has it: collections as id-keyed mappings, null fields left out. It shares values with the diagram.
+
+    Collections in which an id repeats, or begins like GraphQL's keys, are lists: so nothing is lost.
     """
     document: dict[str, Any] = {
         "nodes": _keyed([written_node(node) for node in diagram.nodes]),
@@ -268,7 +273,7 @@ def write(diagram: DomainDiagram) -> str:
     }
     if meta := written_metadata(diagram.metadata):
         document["metadata"] = meta
-    return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    return document
 
 
 def written_persons(people: Iterable[DomainPerson]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import pickle
 import re
 import subprocess
@@ -77,6 +78,22 @@ def test_what_can_be_loaded(tmp_path: Path) -> None:
     assert (expected.name, expected.path, expected.format) == ("debate", path, "light")
     assert load(LIGHT).name == "diagram"
     assert load("debate", base_dir=tmp_path).model == expected.model
+
+
+def test_every_diagram_has_a_native_form_as_data() -> None:
+    """It is what reading the native text gives; of a native text it is that text, also in YAML and behind a byte order mark."""
+    diagram = load(LIGHT)
+    native = diagram.to_text("native")
+    assert diagram.to_data() == json.loads(native) == load(native).to_data()
+    shuffled = {name: json.loads(native)[name] for name in ("persons", "arrows", "nodes")}
+    assert list(load(json.dumps(shuffled)).to_data()) == list(shuffled)
+    for text in (
+        "\ufeff" + native,
+        yaml.safe_dump(json.loads(native)),
+        yaml.safe_dump(json.loads(native), default_flow_style=True),
+    ):
+        found = load(text)
+        assert (found.format, found.to_data()) == ("native", json.loads(native))
 
 
 def test_flow_style_yaml_on_one_line_is_text() -> None:
