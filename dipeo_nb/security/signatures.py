@@ -7,7 +7,6 @@ are never recreated, and its values never reach a diagram that may do more than 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +23,7 @@ _UNSIGNED = frozenset({EventType.NODE_WAITING, EventType.NODE_STARTED, EventType
 """Events that no data is read from."""
 _KINDS = frozenset({"run", "item", "usage"})
 """Kinds of output that are read; the others are text for people."""
+_ENCODER = json.JSONEncoder(sort_keys=True, default=plain_value, separators=(",", ":"))
 
 
 class Signatures:
@@ -36,7 +36,8 @@ class Signatures:
 
     def __init__(self, key: Callable[[], bytes]) -> None:
         self._make = key
-        self._key: bytes | None = None
+        self._empty: hmac.HMAC | None = None
+        """The MAC of nothing, with the secret."""
 
     def of(self, event: Event) -> str | None:
         """Return the signature of an event; None if it needs none, or there is no secret."""
@@ -48,10 +49,11 @@ class Signatures:
     def mark(self, value: Any) -> str | None:
         """Return a MAC over a JSON value; None if it is not JSON, or there is no secret."""
         try:
-            if self._key is None:
-                self._key = self._make()
-            text = json.dumps(value, sort_keys=True, default=plain_value, separators=(",", ":")).encode()
-            return hmac.digest(self._key, text, hashlib.sha256).hex()
+            if self._empty is None:
+                self._empty = hmac.new(self._make(), digestmod="sha256")
+            mac = self._empty.copy()  # in half the time of a new one
+            mac.update(_ENCODER.encode(value).encode())
+            return mac.hexdigest()
         except (StorageError, TypeError, ValueError, RecursionError):  # a payload that is not JSON is refused when it is stored
             return None
 
@@ -69,7 +71,7 @@ class Signatures:
 
 def signed(event: Event, mac: str | None) -> Event:
     """Return the event with its signature."""
-    return event if mac is None else event._replace(payload={**event.payload, MAC: mac})
+    return event if mac is None else Event(*event[:5], {**event.payload, MAC: mac})
 
 
 def holds_objects(events: Iterable[Event]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import marshal
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 from dipeo_nb.domain.enums import EventType
@@ -15,6 +15,8 @@ from dipeo_nb.execution.state.blobs import LIMIT, SharedValues
 
 _TYPES = tuple(EventType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
+_NOTE = EventType.RUN_NOTE
+_dumps: Callable[[Any, int], bytes] = marshal.dumps
 _FORM = 2
 """Version of `marshal` that takes the least time."""
 
@@ -38,31 +40,32 @@ class PackedLog(Sequence[Event]):
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append events."""
-        self.last = events[-1]
-        for event in reversed(events):
-            if event[1] is not EventType.RUN_NOTE:
-                self.latest_of_run = event
-                break
+        self.last = last = events[-1]
+        if last[1] is not _NOTE:
+            self.latest_of_run = last
+        else:
+            for event in reversed(events):
+                if event[1] is not _NOTE:
+                    self.latest_of_run = event
+                    break
         self._pack(events)
 
     def _pack(self, events: Sequence[Event]) -> None:
-        form: Any = [(_NUMBERS[kind], at, node_id, payload) for _, kind, _, at, node_id, payload in events]
         try:
-            packed = marshal.dumps(form, _FORM)
+            packed = _dumps([(_NUMBERS[event[1]], *event[3:]) for event in events], _FORM)
         except ValueError:
             packed = None
         if packed is not None and len(packed) <= LIMIT:
-            self._add(packed, len(events))
+            self._starts.append(self._packed)
+            self._packs.append(packed)
+            self._packed += len(events)
         elif len(events) > 1:
             for event in events:
                 self._pack((event,))
         else:
-            self._add(events[0]._replace(payload=self._values.shared(events[0].payload)), 1)
-
-    def _add(self, pack: bytes | Event, count: int) -> None:
-        self._starts.append(self._packed)
-        self._packs.append(pack)
-        self._packed += count
+            self._starts.append(self._packed)
+            self._packs.append(events[0]._replace(payload=self._values.shared(events[0].payload)))
+            self._packed += 1
 
     def __len__(self) -> int:
         return self._packed
