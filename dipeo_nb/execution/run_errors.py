@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dipeo_nb.common.text import nearest
 from dipeo_nb.common.user_code import failure_text
 from dipeo_nb.common.values import UnsupportedValueError
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.payloads import ErrorInfo
 from dipeo_nb.domain.plan import Plan, PlanNode
-from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError
+from dipeo_nb.errors import DeadlockError, DipeoError, MaxIterationsError, NodeExecutionError, RunError, UnknownNodeError
 from dipeo_nb.execution.schedule import Finish
 
 DETAILS = ("violations", "status")
@@ -79,3 +81,13 @@ def deadlock(plan: Plan, finish: Finish, run_id: str) -> RunError:
 
 def _names(labels: Sequence[str]) -> str:
     return ", ".join(f"'{label}'" for label in labels)
+
+
+def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:
+    """The error for a node that does not exist, with the nearest label."""
+    known = [clean(label, 60) for label in labels]
+    near = nearest(reference, known)
+    shown = ", ".join(f"'{label}'" for label in known[:20]) + (" …" if len(known) > 20 else "")
+    return UnknownNodeError(
+        f"There is no node {str(reference)[:80]!r}.", hint=f"Did you mean '{near}'?" if near else f"Nodes: {shown or 'none'}."
+    )

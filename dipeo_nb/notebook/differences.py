@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dipeo_nb.common.text import displayed, money
-from dipeo_nb.diagram.difference_drawing import difference_figure, united
-from dipeo_nb.diagram.labels import NodeLook, clean
+from dipeo_nb.diagram.difference_drawing import difference_figure
+from dipeo_nb.diagram.labels import clean
 from dipeo_nb.execution.inputs import as_text
+from dipeo_nb.execution.run_comparison import compared_drawing
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, compare, model_in_words
-from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.static_view import Figure, Titled
 from dipeo_nb.notebook.tables import text_table
 
-_WORDS = {"added": "new", "removed": "gone", "same": "same"}
 _SHOWN = 200
 """Characters of an output in a table of several runs."""
 
@@ -44,26 +43,8 @@ class Differences:
         return static_view.difference(self.facts, self._drawing())
 
     def _drawing(self) -> str:
-        if self._states is None:
-            return ""
-        before, after = map(diagram_of, self._states)
-        if after is None:
-            return ""
-        found = {node.label: node for node in self.facts.nodes}
-        whole = united(before, after)
-        looks = {node.id: _look(found[node.label]) for node in whole.nodes if node.label in found}
-        counts = [
-            f"{sum(look.status == kind for look in looks.values())} {kind}" for kind in ("same", "changed", "new", "gone")
-        ]
-        return difference_figure(whole, looks, f"{clean(self._states[1].diagram, 120)}, two runs compared: {', '.join(counts)}")
-
-
-def _look(node: NodeDiff) -> NodeLook:
-    """Same, changed, new or gone, and how long it took in both runs."""
-    kind = _WORDS.get(node.change, "changed")
-    seconds = [f"{s:.1f}" for s, status in zip(node.seconds, node.status, strict=True) if status is not None]
-    what = {"edited": "edited", "different": "other output"}.get(node.change, kind)
-    return NodeLook(kind, 0, f"{what} · {' → '.join(dict.fromkeys(seconds))} s" if max(node.seconds) >= 0.05 else what)
+        drawn = None if self._states is None else compared_drawing(self.facts, *self._states)
+        return "" if drawn is None else difference_figure(*drawn)
 
 
 class SideBySide:

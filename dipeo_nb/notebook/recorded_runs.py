@@ -21,12 +21,12 @@ from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_list import recorded_states
 from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState, interrupted
+from dipeo_nb.execution.single_node import single_node
 from dipeo_nb.execution.snapshots import recorded_state
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.differences import Differences, SideBySide
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
-from dipeo_nb.notebook.single_node import single_node
 from dipeo_nb.notebook.stretch import Stretch
 from dipeo_nb.runtime import Runtime
 

@@ -35,6 +35,7 @@ from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.explanation import RunExplanation
 from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.notebook.run_failure import failure
+from dipeo_nb.notebook.run_orders import RunOrders
 from dipeo_nb.notebook.shown_run import ShownRun
 from dipeo_nb.notebook.tables import Events, Table
 from dipeo_nb.notebook.transcript import Transcript, Turns
@@ -48,10 +49,16 @@ __all__ = ["Events", "NotebookPrompter", "Run", "RunExplanation", "RunResult", "
 class RunActions(Protocol):
     """Creates runs from other ones: a session."""
 
+    runtime: Runtime
+
     @property
     def resume(self) -> Callable[..., Run]: ...
     @property
     def fork(self) -> Callable[..., Run]: ...
+    @property
+    def rerun_node(self) -> Callable[..., Run]: ...
+    @property
+    def open_run(self) -> Callable[..., Run]: ...
 
 
 class RunResult:
@@ -410,6 +417,9 @@ class Run(ShownRun["RunResult"]):
     def _answered_in_view(self, request_id: str, text: str) -> None:
         with suppress(RunError):  # answered elsewhere meanwhile, or the run has ended: the form disappears in a moment
             self.answer(text, request_id)
+
+    def _orders(self) -> RunOrders | None:
+        return None if self._recorded is not None else RunOrders(self, self._of_session())
 
     def signal(self, name: str, **payload: Any) -> None:
         """Send the run an event that one of its nodes waits for, or will: `run.signal("approved", by="Ada")`. Any thread.

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dipeo_nb.common import lazy
 from dipeo_nb.common.loop import submit
@@ -37,6 +37,25 @@ FACE_S = 10.0
 _LOG = logger(__name__)
 
 
+class OrderedRun(Protocol):
+    """A run that a page has ordered."""
+
+    @property
+    def id(self) -> str: ...
+    async def show_below(self, upper: RunDisplay) -> str: ...
+
+
+class Orders(Protocol):
+    """What pages may order; see `run_orders`."""
+
+    def can(self) -> list[str]: ...
+    def another(self, given: Mapping[str, Any]) -> OrderedRun: ...
+    def inputs(self) -> Mapping[str, Any]: ...
+    def copy(self, kind: str, node_id: str | None, of: int | None) -> Mapping[str, Any]: ...
+    def compared(self, run_id: str) -> Mapping[str, Any]: ...
+    async def others(self) -> Mapping[str, Any]: ...
+
+
 class RunDisplay:
     """All outputs that show one run.
 
@@ -49,6 +68,7 @@ class RunDisplay:
         budget: US dollars that it may cost.
         timeless: whether faces leave out what differs between two runs that do the same.
         timeline: reads when nodes worked and waited; not on the loop thread.
+        orders: what pages may order besides, such as another run; None: nothing.
     """
 
     def __init__(
@@ -65,12 +85,17 @@ class RunDisplay:
         budget: float | None = None,
         timeless: bool = False,
         timeline: Callable[[], Timeline | None] = lambda: None,
+        orders: Orders | None = None,
     ) -> None:
         self._runtime, self._state, self._diagram = runtime, state, diagram
         self._read, self._finished, self._answers = read, finished, answers
         self._stop, self._answer = stop, answer
         self._budget, self._timeless, self._timeline = budget, timeless, timeline
+        self._orders = orders
         self._outputs: list[SavedOutput] = []
+        self._upper: RunDisplay | None = None
+        """The display that this one stands below, in the same outputs."""
+        self._below: list[RunDisplay] = []
         self._feed: run_feed.RunFeed | None = None
         self._following: concurrent.futures.Future[None] | None = None
 
@@ -102,6 +127,18 @@ class RunDisplay:
             self._following.add_done_callback(_report)
         return self._following
 
+    async def show_below(self, upper: RunDisplay) -> str:
+        """Display the run below another one, in the outputs of that; returns the id under which pages see it. On the loop thread."""
+        if self._answers is not None:
+            self._answers.view_since = time.monotonic()
+        self._upper = upper
+        self._feed = self._new_feed(live=True)
+        upper._below.append(self)
+        await self._draw(self._state.snapshot(), final=False)
+        self._following = submit(self._follow())
+        self._following.add_done_callback(_report)
+        return self._feed.id
+
     async def _in_table(self, table: run_table.RunTable) -> None:
         """Be a row of a table until the run has ended."""
         table.add(run_table.TableRow(self._state, self._finished, time.time()))
@@ -120,16 +157,16 @@ class RunDisplay:
             stop=self._stop or (lambda: None),
             answer=self._answer or (lambda request, text: None),
             can=self._can,
-            child=self._child,
+            order=self._order,
             budget=self._budget,
-            face=lambda: asyncio.to_thread(self._face, self._state, png=True),
+            face=lambda: asyncio.to_thread(self._saved),
             live=live,
             reached=self._reached,
         )
 
     def _can(self) -> list[str]:
         """What the user may do in a view now."""
-        can = ["since", "body"]
+        can = ["since", "body", *(self._orders.can() if self._orders is not None else ())]
         if self._finished():
             return can
         if self._stop is not None:
@@ -143,6 +180,37 @@ class RunDisplay:
     def _reached(self) -> None:
         if self._answers is not None:
             self._answers.form_got_through()
+
+    async def _order(self, order: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Carry out an order of a page; None when there is no such thing here.
+
+        Raises:
+            DipeoError: it is refused.
+        """
+        orders, runtime = self._orders, self._runtime
+        if order.get("what") == "child":
+            return await self._child(str(order.get("run")))
+        if orders is None or runtime is None or order.get("what") not in (*orders.can(), "runs", "inputs"):
+            return None
+        match order:
+            case {"what": "fork" | "alone" | "again" as kind, **given}:
+                run = await asyncio.to_thread(orders.another, {**given, "kind": kind})
+                return {"shows": await run.show_below(self), "run_id": run.id}
+            case {"what": "note", "first": int(first), "last": int(last), "text": str(text)}:
+                await runtime.note(self._state.run_id, first, last, text)
+                if self._feed is not None and (part := await self._feed.later()):
+                    view.views().tell(self._feed.id, part)
+                return {}
+            case {"what": "copy", "as": str(kind)}:
+                return await asyncio.to_thread(orders.copy, kind, order.get("node"), order.get("of"))
+            case {"what": "inputs"}:
+                return await asyncio.to_thread(orders.inputs)
+            case {"what": "runs"}:
+                return await orders.others()
+            case {"what": "compare", "run": str(run_id)}:
+                return await asyncio.to_thread(orders.compared, run_id)
+            case _:
+                return None
 
     async def _child(self, run_id: str) -> Mapping[str, Any] | None:
         """The record of a run of a sub-diagram, as a page takes it."""
@@ -199,9 +267,17 @@ class RunDisplay:
             await self._draw(self._state, final=True)
 
     async def _draw(self, state: RunState, *, final: bool) -> None:
+        if self._upper is not None:
+            upper = self._upper
+            await upper._draw(upper._state if upper._finished() else upper._state.snapshot(), final=upper._finished())
+            return
         face = await asyncio.to_thread(self._face, state, png=final)
         for output in list(self._outputs):
             output.update(face, final=final)
+
+    def _saved(self) -> dict[str, Any]:
+        """What a notebook holds of the outputs that show the run, now that it has ended."""
+        return self._face(self._state, png=True) if self._upper is None else self._upper._saved()
 
     def _face(self, state: RunState, *, png: bool) -> dict[str, Any]:
         """What a notebook holds of the run as it is now."""
@@ -211,9 +287,16 @@ class RunDisplay:
         when = self._timeline() if ended and not self._timeless else None
         data = static_view.bundle(state, self._diagram, png=png, when=when)
         if self._feed is not None:
-            html = data["text/html"] + ("" if ended else static_view.unfinished(state.run_id))
-            data["text/html"] = view.views().mark(self._feed.id, html, final=ended)
+            data["text/html"] = self._marked(data["text/html"])
         return data
+
+    def _marked(self, html: str) -> str:
+        """The face of a run in HTML, over which pages put its view, and behind it those of the runs below."""
+        assert self._feed is not None
+        ended = self._finished()
+        whole = html + ("" if ended else static_view.unfinished(self._state.run_id))
+        below = "".join(other._marked(static_view.short_html(other._state.snapshot())) for other in self._below)
+        return view.views().mark(self._feed.id, whole, final=ended) + below
 
 
 def _report(following: concurrent.futures.Future[None]) -> None:

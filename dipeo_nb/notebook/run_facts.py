@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.calls import checked_call
-from dipeo_nb.common.text import nearest
 from dipeo_nb.common.values import json_text
-from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
-from dipeo_nb.errors import UnknownNodeError, UserError
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.execution.options import checked_text
+from dipeo_nb.execution.run_copies import copied, input_facts
+from dipeo_nb.execution.run_errors import no_node
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.explanation import RunExplanation
-from dipeo_nb.notebook.run_copies import as_python, as_test, input_facts, turn_as_python
 from dipeo_nb.notebook.stretch import Notes, Stretch, bounds
 from dipeo_nb.notebook.tables import Events, Outputs, Table
 from dipeo_nb.notebook.timeline import Timeline, TimelineReader
@@ -186,16 +184,7 @@ class RunFacts(ABC):
         Raises:
             UserError: the record does not have the diagram, or the node asked no model.
         """
-        state = self.state
-        if node is None:
-            return as_python(state, self.events)
-        node_id = self.node_id(node)
-        turns = [t for t in state.turns if t["node_id"] == node_id and of in (None, t["run"])]
-        if not turns:
-            raise UserError(
-                f"'{node}' asked no model{'' if of is None else f' in its run {of}'}.", hint="See run.conversation.turns."
-            )
-        return turn_as_python(state, state.label(node_id), turns[-1])
+        return copied(self.state, self.events, "python", None if node is None else self.node_id(node), of)
 
     @checked_call
     def as_test(self) -> str:
@@ -204,7 +193,7 @@ class RunFacts(ABC):
         Raises:
             UserError: the run did not complete, the record does not have the diagram, or it has runs of sub-diagrams.
         """
-        return as_test(self.state, self.events)
+        return copied(self.state, self.events, "test")
 
     def node_id(self, reference: str) -> str:
         """Id of a node by label or id.
@@ -244,13 +233,3 @@ class RunFacts(ABC):
         """The run as JSON values, exactly the object that `dipeo-nb run --json` prints: run_id, status, diagram, outputs,
         node_runs, node_status, usage, cost_usd, duration_s, events, notes, error."""
         return json.loads(json_text(self._seen.report()))
-
-
-def no_node(reference: Any, labels: Iterable[str]) -> UnknownNodeError:
-    """The error for a node that does not exist, with the nearest label."""
-    known = [clean(label, 60) for label in labels]
-    near = nearest(reference, known)
-    shown = ", ".join(f"'{label}'" for label in known[:20]) + (" …" if len(known) > 20 else "")
-    return UnknownNodeError(
-        f"There is no node {str(reference)[:80]!r}.", hint=f"Did you mean '{near}'?" if near else f"Nodes: {shown or 'none'}."
-    )

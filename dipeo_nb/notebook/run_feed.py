@@ -11,6 +11,7 @@ from typing import Any
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import DipeoError, TrustError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
@@ -29,7 +30,7 @@ class RunFeed:
         answer: takes (request id, text).
         can: what the pages may ask for now.
         face: what a notebook holds of the run now that it has ended.
-        child: the head and the rows of a run that it began, by its id; None when there is no record of it.
+        order: carries out what a page asks for and waits for, such as the record of a run that this one began; None when that cannot be.
         reached: called when a message of a page arrives.
     """
 
@@ -44,7 +45,7 @@ class RunFeed:
         answer: Callable[[str, str], None],
         can: Callable[[], list[str]],
         face: Callable[[], Awaitable[Mapping[str, Any]]],
-        child: Callable[[str], Awaitable[Mapping[str, Any] | None]],
+        order: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]],
         live: bool,
         reached: Callable[[], None] = lambda: None,
         budget: float | None = None,
@@ -54,7 +55,7 @@ class RunFeed:
         self.last = 0
         self._state, self._diagram = state, diagram
         self._read, self._stop, self._answer, self._can = read, stop, answer, can
-        self._face, self._child, self._reached = face, child, reached
+        self._face, self._order, self._reached = face, order, reached
         self._budget = budget
         self._pending: deque[Event] = deque()
         self.seen = 0
@@ -144,8 +145,8 @@ class RunFeed:
                 self._answer(request, text)
             case {"type": "face"} if not self.live:
                 return {"type": "face", "data": await self._face(), "metadata": {}}
-            case {"type": "child", "run": str(run), "request": int(request)}:
-                return {"type": "child", "request": request, "found": await self._child(run)}
+            case {"type": "order", "order": dict(order), "request": int(request)}:
+                return {"type": "order", "request": request, **await self._ordered(order)}
             case {"type": "body", "seq": int(seq)}:
                 async for page in self._read(seq - 1):
                     for event in page:
@@ -156,6 +157,25 @@ class RunFeed:
             case _:
                 pass
         return None
+
+    async def _ordered(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return {"found": await self._order(order)}
+        except TrustError as error:
+            return {"error": error.message, "listing": error.listing(), "pin": error.facts.get("pin")}
+        except DipeoError as error:
+            return {"error": f"{error.message} {error.hint or ''}".rstrip()}
+
+    async def later(self) -> dict[str, Any] | None:
+        """What was recorded of the run after its end, such as notes; None when there is nothing, or it has not ended."""
+        if self.live:
+            return None
+        after = self.last
+        events = [event async for page in self._read(after) for event in page if event.seq > after]
+        if not events:
+            return None
+        self.last = events[-1].seq
+        return {"after": after, "last": self.last, "rows": list(joined(events))}
 
 
 class LiveClock:

@@ -38,7 +38,6 @@ from dipeo_nb.notebook import begun_runs
 from dipeo_nb.notebook.awaited_run import STOP_GRACE_S
 from dipeo_nb.notebook.calls import check_variables
 from dipeo_nb.notebook.dry_run_method import DryRunMethod
-from dipeo_nb.notebook.forking import plan_fork
 from dipeo_nb.notebook.model_calls import ModelCalls
 from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.notebook.provider_methods import ProviderMethods
@@ -46,6 +45,7 @@ from dipeo_nb.notebook.recorded_runs import RecordedRuns
 from dipeo_nb.notebook.refusal import naming_the_call
 from dipeo_nb.notebook.run import Run, RunResult
 from dipeo_nb.runtime import Runtime
+from dipeo_nb.runtime.forking import plan_fork
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -282,22 +282,14 @@ class Session(RecordedRuns, DryRunMethod, ModelCalls, ProviderMethods):
         limits = checked_limits({"timeout": timeout, "max_iterations": max_iterations, "budget": budget})
         changes = checked_mapping(set, "set", "{'nodes.Judge.default_prompt': '…'}")
         inputs = checked_mapping(inputs, "inputs", "{'topic': '…'}")
-        fork = plan_fork(
-            self.runtime, self._id(run), at=at, of=of, changes=changes, model=model, inputs=inputs, answers=answers, trust=trust, allow=allow,
-            diagram=None if diagram is None else self.load(diagram),
+        fork = run_sync(
+            plan_fork(
+                self.runtime, self._id(run), at=at, of=of, changes=changes, model=model, inputs=inputs, answers=answers, trust=trust,
+                allow=allow, diagram=None if diagram is None else self.load(diagram),
+            )
         )  # fmt: skip
         waiting = NotebookPrompter()
-        execution = self.runtime.execution(
-            fork.prepared,
-            variables=fork.variables,
-            model=fork.model,
-            own_models=fork.own_models,
-            **limits,
-            interaction=ScriptedPrompter(answers, waiting),
-            source=fork.document.to_data(),
-            reuse=fork.reuse,
-            forked_from=fork.forked_from,
-        )
+        execution = fork.execution(self.runtime, interaction=ScriptedPrompter(answers, waiting), **limits)
         return self._begun(execution, waiting, fork.document, view)
 
     @naming_the_call

@@ -14,7 +14,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.awaited_run import AwaitedRun
-from dipeo_nb.notebook.run_display import RunDisplay
+from dipeo_nb.notebook.run_display import Orders, RunDisplay
 
 R = TypeVar("R")
 
@@ -33,6 +33,10 @@ class ShownRun(AwaitedRun[R]):
     @property
     @abstractmethod
     def state(self) -> RunState: ...
+
+    @abstractmethod
+    def _orders(self) -> Orders | None:
+        """What pages may order of it."""
 
     @abstractmethod
     def _answered_in_view(self, request_id: str, text: str) -> None: ...
@@ -55,6 +59,11 @@ class ShownRun(AwaitedRun[R]):
         shown = self._display().show()
         if shown is not None and shown not in self._displays:
             self._displays.append(shown)
+
+    async def show_below(self, upper: RunDisplay) -> str:
+        """Display it below another run, from whose view it was ordered. On the loop thread."""
+        self.attended = True  # its view will show the end
+        return await self._display().show_below(upper)
 
     @contextmanager
     def shown_meanwhile(self) -> Iterator[None]:
@@ -94,6 +103,7 @@ class ShownRun(AwaitedRun[R]):
                 budget=None if budget is None else budget.usd,
                 timeless=self.repeated,
                 timeline=lambda: self.timeline,
+                orders=self._orders(),
             )
         return self._shown
 

@@ -128,6 +128,10 @@ class Views:
             loop = asyncio.get_running_loop()
             self._ticking = loop.create_task(self._tick_while_live(), context=contextvars.Context())
 
+    def tell(self, subject_id: str, part: Mapping[str, Any]) -> None:
+        """Tell all pages more of a subject that is not live."""
+        self._send({"type": "tick", "parts": [{"id": subject_id, **part}]})
+
     async def _tick_while_live(self) -> None:
         while True:
             going = [s for s in self._subjects.values() if s.live]

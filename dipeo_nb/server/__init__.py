@@ -1,4 +1,4 @@
-"""`dipeo-nb serve`: runs over HTTP, their events as server-sent events. One process, this machine by default, a token for everything.
+r"""`dipeo-nb serve`: runs over HTTP, their events as server-sent events. One process, this machine by default, a token for everything.
 
 | request | answer |
 |---|---|
@@ -13,6 +13,9 @@
 | `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "node": …, "request_id": …}` | 202; 404 when no such question waits |
 | `POST /runs/ID/signal` `{"name": …, "payload": {…}}` | 202; an event that a hook or a start node waits for |
 | `POST /runs/ID/resume` `{"inputs": {…}, "answers": {…}, "timeout": S}` | 201; the run continues here |
+| `POST /runs/ID/another` `{"kind": "fork", "alone" or "again", "node": …, "of": 1, "prompt": …, "inputs": {…}, "model": …}` | 201, `{"run_id": …}`: another run, made from that one |
+| `POST /runs/ID/notes` `{"first": SEQ, "last": SEQ, "text": …}` | 201; a note on those events |
+| `GET /runs/ID/inputs`, `/copy?as=python&node=&of=`, `/compared?with=ID` | what it took; its text to run again; the difference to another run |
 | `DELETE /runs/ID` | 200; the run and those of its sub-diagrams are forgotten; 409 while one of them is running |
 | `GET /diagrams` | names of diagrams for `POST /runs` |
 

@@ -31,6 +31,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.going import GoingRuns
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
+from dipeo_nb.server.run_orders import ALWAYS, ENDED, RunOrders
 
 LAST_SEQ = 2**53
 """Largest number of an event."""
@@ -76,6 +77,7 @@ class RunServer:
             web.Route("/runs/{run_id}/resume", self._guarded(self._resume), methods=["POST"]),
             web.Route("/runs/{run_id}", self._guarded(self._delete), methods=["DELETE"]),
             web.Route("/diagrams", self._guarded(self._diagrams), methods=["GET"]),
+            *RunOrders(runtime, self._runs_here, self._known).routes(self._guarded),
         ]
         between = [web.Middleware(KnownHosts, hosts=hosts)] if hosts else []
         if origins := [o.strip().rstrip("/") for o in runtime.settings.cors_origins.split(",") if o.strip()]:
@@ -221,9 +223,9 @@ class RunServer:
         state = await self._runs_here.state(run_id)
         live = not state.finished and str(state.status) in (Status.PENDING, Status.RUNNING)
         diagram = await asyncio.to_thread(run_file.diagram_of, state)
-        can = ["stop", "answer"] if self._runs_here.get(run_id) is not None else ["answer"] if live else []
+        can = ["stop", "answer"] if self._runs_here.get(run_id) is not None else ["answer"] if live else ENDED
         head = await asyncio.to_thread(
-            run_page.head_of, run_id, diagram, name=state.diagram, model=state.model, live=live, can=can
+            run_page.head_of, run_id, diagram, name=state.diagram, model=state.model, live=live, can=[*ALWAYS, *can]
         )
         head["now"] = max(0.0, self.runtime.services.clock.now() - (state.started_at or 0.0)) if live else state.duration_s
         return web.Response(json_text(head), media_type="application/json")

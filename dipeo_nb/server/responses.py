@@ -31,7 +31,7 @@ def error_response(status: int, message: str, hint: str, headers: Any = None) ->
 async def refused(request: Any, error: Any) -> Any:
     """An unknown path, or a method that it does not support."""
     what = "takes no" if error.status_code == 405 else "is not here, nor is its"
-    hint = "GET, POST /runs; GET, DELETE /runs/ID; GET /runs/ID/events, page; POST /runs/ID/stop, answer, signal, resume; GET /diagrams."
+    hint = "GET, POST /runs; GET, DELETE /runs/ID; GET /runs/ID/events, page; POST /runs/ID/stop, answer, signal, resume, another, notes; GET /diagrams."
     return error_response(error.status_code, f"{request.url.path} {what} {request.method}.", hint, error.headers)
 
 

@@ -332,8 +332,9 @@ def test_a_fork_and_a_note_are_asked_for(page: Page) -> None:
     page.get_by_role("textbox", name="Note").fill("Too long.")
     page.get_by_role("button", name="Keep it").click()
     fork, note = page.evaluate("sent")
-    assert fork == {"type": "fork", "node": "node_1", "prompt": "Praise {{topic}}."}
-    assert (note["type"], note["text"], note["to"]) == ("note", "Too long.", len(events))
+    assert fork == {"what": "fork", "node": "node_1", "of": 2, "prompt": "Praise {{topic}}."}
+    assert (note["what"], note["text"]) == ("note", "Too long.")
+    assert 1 <= note["first"] < note["last"] <= len(events)
 
 
 def test_what_a_screen_reader_is_told(page: Page) -> None:

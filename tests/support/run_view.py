@@ -10,7 +10,7 @@ from dipeo_nb.execution import run_file, run_page
 from dipeo_nb.execution.run_state import RunState
 from tests.support.golden_logs import logs
 
-CAN = ("stop", "answer", "note", "fork", "body")
+CAN = ("stop", "answer", "note", "fork", "alone", "again", "copy", "compare", "body")
 SIZES = """() => [...document.querySelectorAll('.dp-drawing text')].filter((t) => t.textContent && getComputedStyle(t).display !== 'none'
   && !t.closest('.dp-runs')).map((t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"""
 """The sizes in which the texts of a drawing are shown."""
@@ -33,7 +33,8 @@ def of_start(events: Sequence[Event], *, live: bool, can: Sequence[str] = CAN, *
 def show(
     page: Any, head: dict[str, Any], events: Sequence[Event] = (), *, theme: str = "light", width: int = 900, height: int = 760
 ) -> None:
-    """Show a run; `push` gives it more. Messages of the view are in `window.sent`."""
+    """Show a run; `push` gives it more. Messages and orders of the view are in `window.sent`, and what an order
+    brings is in `window.replies`."""
     page.set_viewport_size({"width": width + 16, "height": height})
     back = "#111" if theme == "dark" else "#fff"
     page.set_content(
@@ -43,7 +44,8 @@ def show(
     )
     page.wait_for_function("() => Boolean(window.createRunView)")
     page.evaluate(
-        "(head) => { window.sent = []; window.view = createRunView(document.getElementById('cell'), { head, host: { send: (m) => sent.push(m) } }); }",
+        "(head) => { window.sent = []; window.view = createRunView(document.getElementById('cell'), { head, host: { send: (m) => sent.push(m),"
+        " ask: (order) => { sent.push(order); const found = window.replies?.[order.what]; return found?.error ? Promise.reject(Object.assign(new Error(found.error), found)) : Promise.resolve(found ?? {}); } } }); }",
         head,
     )
     push(page, events)

@@ -17,6 +17,7 @@ from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import StreamEvent
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import UserError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import chat_feed, view
@@ -79,15 +80,17 @@ class Story:
         async def face() -> Mapping[str, Any]:
             return {"text/plain": "the end"}
 
-        async def child(run_id: str) -> Mapping[str, Any] | None:
-            return {"head": {"run_id": run_id}, "events": []} if run_id == "exec_2" else None
+        async def order(order: Mapping[str, Any]) -> Mapping[str, Any] | None:
+            if order["what"] == "fork":
+                raise UserError("No.", hint="Not here.")
+            return {"head": {"run_id": order["run"]}, "events": []} if order["run"] == "exec_2" else None
 
         def stop() -> None:
             self.stopped += 1
 
         made = RunFeed(
             subject_id, self.state, self.diagram, read=read, stop=stop, answer=lambda *a: self.answers.append(a),
-            can=lambda: ["stop", "since"], face=face, child=child, live=True,
+            can=lambda: ["stop", "since"], face=face, order=order, live=True,
         )  # fmt: skip
         self.feeds.append(made)
         return made
@@ -224,8 +227,10 @@ def test_what_a_page_may_ask(story: Story):
         assert asyncio.run(feed.asked(message)) is None
     assert (story.stopped, story.answers) == (1, [("q1", "Ada")])
     for run, found in (("exec_2", {"head": {"run_id": "exec_2"}, "events": []}), ("exec_3", None)):
-        answer = asyncio.run(feed.asked({"type": "child", "run": run, "request": 7}))
-        assert answer == {"type": "child", "request": 7, "found": found}
+        answer = asyncio.run(feed.asked({"type": "order", "order": {"what": "child", "run": run}, "request": 7}))
+        assert answer == {"type": "order", "request": 7, "found": found}
+    refused = asyncio.run(feed.asked({"type": "order", "order": {"what": "fork"}, "request": 8}))
+    assert refused == {"type": "order", "request": 8, "error": "No. Not here."}
     feed.end()
     assert (feed.part(10**6) or {})["live"] is False
     assert asyncio.run(feed.asked({"type": "face"})) == {"type": "face", "data": {"text/plain": "the end"}, "metadata": {}}

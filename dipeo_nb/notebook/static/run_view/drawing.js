@@ -1,5 +1,6 @@
 // The drawing of the diagram, as Python made it. Stroke tells the state, fill the selection, a ring outside the focus.
 import { look } from "./fold.js";
+import { tr } from "./strings.js";
 import { count, followPointer, h, howFar, icon, mark, put, seconds, tokens, word } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -16,6 +17,17 @@ const FIT = "M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8";
 const shape = (tag, attributes) => { const el = document.createElementNS(SVG, tag); for (const [k, v] of Object.entries(attributes)) el.setAttribute(k, v); return el; };
 const between = (low, x, high) => Math.min(Math.max(x, low), Math.max(low, high));
 
+/** A drawing as Python wrote it, for this page; null when it is none. @param {string} text @returns {any} */
+export function parsedDrawing(text) {
+  // Without the attribute for pages that have no style sheet of ours: the policy of our own pages refuses such.
+  const parsed = new DOMParser().parseFromString(text.replace(/^(<svg[^>]*?) style="[^"]*"/, "$1"), "image/svg+xml").documentElement;
+  if (parsed.localName !== "svg") return null;
+  const svg = document.importNode(parsed, true);
+  for (const name of ["width", "height"]) svg.removeAttribute(name);
+  svg.querySelector("title")?.remove();
+  return svg;
+}
+
 export function drawing(view) {
   const stage = h("div", { class: "dp-stage" }), level = h("span", { class: "dp-zoom dp-num", "aria-hidden": "true" });
   const tool = (label, face, act) => h("button", { class: "dp-tool", type: "button", "aria-label": label, title: label, onclick: act }, face);
@@ -26,12 +38,8 @@ export function drawing(view) {
   let svg = null, natural = { x: 0, y: 0, w: 1, h: 1 }, box = { x: 0, y: 0, k: 1 }, auto = true, followed = null, mapped = "";
 
   function load() {
-    // Without the attribute for pages that have no style sheet of ours: the policy of our own pages refuses such.
-    const parsed = new DOMParser().parseFromString(view.head.svg.replace(/^(<svg[^>]*?) style="[^"]*"/, "$1"), "image/svg+xml").documentElement;
-    if (parsed.localName !== "svg") { stage.append(h("p", { class: "dp-none" }, "There is no drawing of this run.")); return; }
-    svg = document.importNode(parsed, true);
-    for (const name of ["width", "height"]) svg.removeAttribute(name);
-    svg.querySelector("title")?.remove();
+    svg = parsedDrawing(view.head.svg);
+    if (!svg) { stage.append(h("p", { class: "dp-none" }, tr("drawing.none"))); return; }
     for (const g of svg.querySelectorAll("[data-node]")) {
       const [left, top] = (/translate\(([\d.-]+) ([\d.-]+)\)/.exec(g.getAttribute("transform") ?? "") ?? [0, 0, 0]).slice(1).map(Number), outline = g.querySelector(".dp-box");
       const [w, tall] = sizeOf(outline), id = view.idOf(g.getAttribute("data-node")), sub = g.querySelector(".dp-sub"), badge = g.querySelector(".dp-badge");
@@ -214,6 +222,7 @@ export function drawing(view) {
       if (n.runs) put(n.runs, runs > 1 ? ` ×${runs}` : "");
       const said = liveLine(view, s, id, t, status) || n.plain;
       if (n.sub) put(n.sub, said && ` ${said}`);
+      mark(n.g, "data-raised", !n.plain && said); // a name that stood alone makes room for the line below
       // What is seen stands first, as those need who speak to their computer; a name is not rewritten under the cursor of a screen reader.
       const whole = view.label(s, id), more = whole === n.seen ? "" : `, ${whole}`;
       const spoken = `${n.seen}${said && ` ${said}`}${runs > 1 ? ` ×${runs}` : ""}${more}, ${word(status)}`;

@@ -4,7 +4,7 @@ import { h } from "./words.js";
 const SHEET = [
   ["k, Space", "play or pause"], ["j  ;", "event before, next event"], ["Home  l", "to the start, to the end"], ["1  2  3", "speed 1×, 10×, 100×"], ["← ↑ → ↓", "between nodes (in the drawing)"],
   ["Enter", "choose a node, or open its run"], ["Esc", "show whoever is at work"], ["[  ]", "earlier, later run of the node"], ["d", "compare with the run before"], ["a p m i c o", "Answer, Prompt, Memory, Inputs, Calls or Code, Log"],
-  ["+  −  0", "zoom in, out, all of it"], ["g", "to the drawing"], ["t", "to the timeline"], ["e  /", "open the log, find in it"], ["q", "to the question"], ["?", "this sheet"],
+  ["+  −  0", "zoom in, out, all of it"], ["g", "to the drawing"], ["t", "to the timeline"], ["e  /", "open the log, find in it"], ["q", "to the question"], ["f  x  y", "edit the prompt and run from the node; run it alone; copy it as Python"], ["n", "write a note"], ["r", "run again with other inputs or another model"], ["v", "compare with another run"], ["?", "this sheet"],
 ];
 
 /** @param {Object} view @param {Object<string, any>} parts */
@@ -17,12 +17,12 @@ export function keys(view, parts) {
   const acts = {
     k: () => view.play(), j: () => view.step(-1), ";": () => view.step(1), l: () => view.follow(), End: () => view.follow(), Home: () => view.start(), 1: () => view.speed(1), 2: () => view.speed(10), 3: () => view.speed(100),
     "[": () => view.turnBy(-1), "]": () => view.turnBy(1), d: () => parts.panel.toggle(), a: () => parts.panel.show("answer"), p: () => parts.panel.show("prompt"), m: () => parts.panel.show("memory"), i: () => parts.panel.show("inputs"),
-    c: () => parts.panel.show(view.hasCode() ? "code" : "calls"), o: () => parts.panel.show("log"), g: () => parts.drawing.focus(), t: () => parts.timeline.focus(), e: () => parts.log.toggle(), "/": () => parts.log.find(), q: () => parts.question.focus(), "?": () => sheet.showModal(), Escape: () => view.release(),
+    c: () => parts.panel.show(view.hasCode() ? "code" : "calls"), o: () => parts.panel.show("log"), g: () => parts.drawing.focus(), t: () => parts.timeline.focus(), e: () => parts.log.toggle(), "/": () => parts.log.find(), q: () => parts.question.focus(), "?": () => sheet.showModal(), f: () => view.edit(), x: () => view.alone(), y: () => view.copied("python", true), n: () => view.note(), r: () => view.again(), v: () => view.compare(), Escape: () => view.release(),
   };
   function pressed(e) {
     const passes = e.ctrlKey || e.metaKey || e.altKey || e.key === "Tab" || (e.shiftKey && e.key === "Enter");
     if (!passes) e.stopPropagation(); // the notebook's own single keys must not see what is typed here
-    if (passes || e.defaultPrevented || sheet.open || /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName)) return;
+    if (passes || e.defaultPrevented || e.target.closest("dialog") || /^(INPUT|TEXTAREA|SELECT)$/.test(e.target.tagName)) return;
     const act = e.key === " " ? (e.target.closest("button, summary") ? null : acts.k) : Object.hasOwn(acts, e.key) ? acts[e.key] : null;
     if (!act) return;
     act();

@@ -1,6 +1,7 @@
 // The run view: a cursor over the log of a run, and one `draw` that shows every part the state at the cursor. Live, replayed, saved and
 // shared are the same: the end of the log is just one more place where the cursor can stand.
 import { bar } from "./bar.js";
+import { createComparison } from "./comparison.js";
 import { drawing } from "./drawing.js";
 import { look } from "./fold.js";
 import { keys } from "./keys.js";
@@ -11,23 +12,26 @@ import { notice } from "./notice.js";
 import { panel } from "./panel.js";
 import { question } from "./question.js";
 import { Recording } from "./recording.js";
+import { againSheet, copyText, othersSheet, textSheet } from "./sheets.js";
+import { tr } from "./strings.js";
 import { timeline } from "./timeline.js";
 import { transport } from "./transport.js";
-import { h, mark, textOf } from "./words.js";
+import { h, mark, put, textOf } from "./words.js";
 
 const DRIFT_S = 0.3; // the clock of the page is put right when it is off by more
+const SAID_MS = 5000; // what has been done stands so long
 const TICK_MS = 100; // between two draws when only the clock goes on
 
 /** @typedef {{run_id: string, name: string, model: string|null, svg: string, nodes: Object<string, {label: string, type: string, person: string|null, prompt: string|null}>,
  *   ids: Object<string, string>, budget: number|null, live: boolean, theme: "light"|"dark"|null, can: string[]}} Head
  *   `ids`: id in the drawing → id of the node; `can`: what `host` takes, which may change. */
-/** @typedef {{push(rows: import("./fold.js").Row[]): void, now(seconds: number): void, gone(): void, ended(): void, seek(seq: number): void, dispose(): void}} RunView */
+/** @typedef {{push(rows: import("./fold.js").Row[]): void, now(seconds: number): void, gone(): void, ended(): void, seek(seq: number): void, focus(): void, dispose(): void}} RunView */
 
 let made = 0;
 
 /** Builds the view of a run inside `root`.
  * @param {HTMLElement} root
- * @param {{head: Head, host: {send(message: Object): void, child?: (run_id: string) => Promise<{head: Head, events: import("./fold.js").Row[]}>},
+ * @param {{head: Head, host: {send(message: Object): void, ask?: (order: {what: string}) => Promise<any>},
  *   outer?: {name: string, place: string, go(by: number): void, close(): void}}} options `outer`: the node in whose place this view stands, and which of
  *   its runs this is.
  * @returns {RunView} */
@@ -39,15 +43,15 @@ export function createRunView(root, { head, host, outer }) {
   let cursor = null; // null: at the end; else {position, t}
   let playing = false, rate = 1, played = 0;
   let selected = null, chosen = false, turn = null; // turn: the number of the event with which it began; null: the last one
-  let frame = 0, timer = 0, inner = null;
+  let frame = 0, timer = 0, forgetting = 0, inner = null;
 
   const going = () => live && !gone && log.stateAt(log.count).status === "running";
   const endTime = () => (going() ? Math.max(log.end, clock.at + (performance.now() - clock.since) / 1000) : gone ? Math.max(log.end, clock.at) : log.end);
   const source = (s, id) => (s.source?.nodes && Object.hasOwn(s.source.nodes, id) ? s.source.nodes[id] : null);
 
   const view = {
-    head, quiet: "", editing: null, trouble: "",
-    can: (what) => (what === "open" ? Boolean(host.child) : head.can.includes(what)),
+    head, quiet: "", editing: null, trouble: null,
+    can: (what) => (what === "open" ? Boolean(host.ask) : head.can.includes(what) && !gone),
     send: (message) => host.send(message),
     unique: (name) => `dp-${number}-${name}`,
     draw: () => schedule(),
@@ -88,21 +92,18 @@ export function createRunView(root, { head, host, outer }) {
       if (next) { chosen = true; turn = next === shown.at(-1) ? null : next.seq; schedule(); }
     },
     tab: (name) => parts.panel.show(name),
-    edit(id) { view.editing = id; if (id !== null) { chosen = true; parts.panel.show("prompt"); } schedule(); },
+    edit(id = selected) {
+      if (id !== null && (!view.can("fork") || view.kind(state(), id) !== "person_job" || !turnAt())) return;
+      view.editing = id;
+      if (id !== null) { chosen = true; parts.panel.show("prompt"); }
+      schedule();
+    },
     async open(id) {
-      let child;
-      try {
-        child = await host.child(id);
-        view.trouble = "";
-      } catch (error) {
-        view.trouble = error.message;
-        schedule();
-        return;
-      }
-      if (!el.isConnected) return;
+      const child = await view.tried(() => view.ask("child", { run: id }));
+      if (!child || !el.isConnected) return;
       const newest = log.stateAt(log.count), [node, { children: items }] = [...newest.nodes].find(([, n]) => n.children.some((c) => c.run_id === id)) ?? [selected, { children: [] }];
       const index = items.findIndex((c) => c.run_id === id), go = (by) => view.open(items[(index + by + items.length) % items.length].run_id);
-      const close = () => { inner?.dispose(); inner = null; el.hidden = false; schedule(); parts.drawing.focus(); };
+      const close = () => { closeInner(); parts.drawing.focus(); };
       inner?.dispose();
       el.hidden = true;
       inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? `${index + 1} of ${items.length}` : "", go, close } });
@@ -128,9 +129,62 @@ export function createRunView(root, { head, host, outer }) {
     // What is asked of the one who shows it.
     stop() { stopping = true; host.send({ type: "stop" }); schedule(); },
     body(seq) { host.send({ type: "body", seq }); },
-    note() { const at = cursor ? state().seq : log.seq; notes.open(Math.max(1, turnAt()?.seq ?? at), at); },
+    ask: (what, more = {}) => host.ask({ what, ...more }),
+    /** What comes of `asking`; null when it was refused, which the line below the bar then says.
+     * @param {() => Promise<any>} asking @param {((pin: string) => void) | null} [allow] */
+    async tried(asking, allow = null) {
+      try {
+        const found = await asking();
+        view.trouble = null;
+        return found;
+      } catch (error) {
+        view.trouble = { error, allow };
+        return null;
+      } finally {
+        schedule();
+      }
+    },
+    /** Begins another run from the turn that is shown. */
+    async another(what, more = {}) {
+      const id = selected, at = turnAt();
+      if (!view.can(what) || !at) return;
+      view.say(tr("said.beginning"));
+      const found = await view.tried(() => view.ask(what, { node: id, of: at.run, ...more }), (trust) => view.another(what, { ...more, trust }));
+      if (found) view.begun(found); else view.say("");
+    },
+    begun: () => view.say(tr("said.begun")),
+    fork: (prompt) => view.another("fork", prompt === undefined ? {} : { prompt }),
+    alone: (prompt) => view.another("alone", prompt === undefined ? {} : { prompt }),
+    again() { if (view.can("again")) sheets.again.open(); },
+    compare() { if (view.can("compare")) sheets.others.open(); },
+    async comparedWith(run) {
+      const facts = await view.tried(() => view.ask("compare", { run }));
+      if (!facts || !el.isConnected) return;
+      inner?.dispose();
+      el.hidden = true;
+      inner = createComparison(root, { facts, theme: head.theme, close: () => { closeInner(); view.focus(); } });
+    },
+    async copied(as, ofNode = false) {
+      const at = turnAt();
+      if (!view.can("copy") || (ofNode && !at)) return;
+      const found = await view.tried(() => view.ask("copy", { as, ...(ofNode ? { node: selected, of: at.run } : {}) }));
+      if (found) sheets.text.open(found.text);
+    },
+    async copy(what) { await copyText(what); view.say(tr("said.copied")); },
+    note() {
+      if (!view.can("note") || !log.seq) return;
+      const at = cursor ? state().seq : log.seq, shown = turnAt();
+      notes.open(Math.max(1, shown?.seq ?? at), cursor || !shown?.endSeq ? at : shown.endSeq);
+    },
+    /** Says what has been done, for a moment. */
+    say(words) {
+      put(toast, words);
+      clearTimeout(forgetting);
+      forgetting = setTimeout(() => put(toast, ""), SAID_MS);
+    },
   };
 
+  const closeInner = () => { inner?.dispose(); inner = null; el.hidden = false; schedule(); };
   const state = () => (cursor ? log.stateAt(cursor.position) : log.stateAt(log.count));
   const turnIndex = (turns) => { const at = turn === null ? -1 : turns.findIndex((x) => x.seq === turn); return at < 0 ? turns.length - 1 : at; };
   const turnAt = () => { const turns = state().nodes.get(selected)?.turns ?? []; return turns[turnIndex(turns)] ?? null; };
@@ -141,14 +195,15 @@ export function createRunView(root, { head, host, outer }) {
   }
   function moved() { playing = false; turn = null; schedule(); }
 
-  const notes = noteDialog(view);
+  const notes = noteDialog(view), sheets = { again: againSheet(view), others: othersSheet(view), text: textSheet(view) };
+  const toast = h("div", { class: "dp-toast", role: "status" });
   const more = menu(view);
   const parts = { bar: bar(view, more.el), more, notice: notice(view), drawing: drawing(view), panel: panel(view), question: question(view), timeline: timeline(view), transport: transport(view), log: eventLog(view) };
   const keyboard = keys(view, parts);
   const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": "Outer runs" }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, "▸"), h("b", {}, head.name), outer.place && [
     h("button", { type: "button", class: "dp-tool", "aria-label": "Item before", title: "Item before", onclick: () => outer.go(-1) }, "◂"), h("span", { class: "dp-num" }, outer.place), h("button", { type: "button", class: "dp-tool", "aria-label": "Next item", title: "Next item", onclick: () => outer.go(1) }, "▸")]);
   const el = h("section", { class: "dp-run", "aria-label": `Run of ${head.name}`, "data-lm-suppress-shortcuts": "true", "data-theme": head.theme },
-    crumb, parts.bar.el, parts.notice.el, h("div", { class: "dp-main" }, parts.drawing.el, parts.panel.el), parts.question.el, parts.question.spoken, parts.timeline.el, parts.transport.el, parts.log.el, keyboard.sheet, notes.el);
+    crumb, parts.bar.el, parts.notice.el, h("div", { class: "dp-main" }, parts.drawing.el, parts.panel.el), parts.question.el, parts.question.spoken, parts.timeline.el, parts.transport.el, parts.log.el, toast, keyboard.sheet, notes.el, Object.values(sheets).map((one) => one.el));
   el.addEventListener("keydown", keyboard.pressed);
   root.append(el);
 
@@ -205,10 +260,12 @@ export function createRunView(root, { head, host, outer }) {
       schedule();
     },
     seek: (seq) => view.seek(seq),
+    focus: () => view.focus(),
     dispose() {
       inner?.dispose();
       cancelAnimationFrame(frame);
       clearTimeout(timer);
+      clearTimeout(forgetting);
       parts.drawing.dispose();
       parts.timeline.dispose();
       el.remove();

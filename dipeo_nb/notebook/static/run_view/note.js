@@ -1,4 +1,5 @@
 // Writing a note on a stretch of the run.
+import { tr } from "./strings.js";
 import { h, put } from "./words.js";
 
 /** @param {Object} view */
@@ -12,7 +13,16 @@ export function noteDialog(view) {
     const [a, b] = [Number(from.value), Number(to.value)];
     if (!text.value.trim()) put(wrong, "Write something.");
     else if (!(Number.isInteger(a) && Number.isInteger(b) && a >= 1 && b >= a)) put(wrong, "The first event must not be behind the last.");
-    else { view.send({ type: "note", from: a, to: b, text: text.value.trim() }); el.close(); }
+    else keep(a, b);
+  }
+  async function keep(first, last) {
+    try {
+      await view.ask("note", { first, last, text: text.value.trim() });
+      el.close();
+      view.say(tr("said.noted"));
+    } catch (error) {
+      put(wrong, error.message);
+    }
   }
   return {
     el,

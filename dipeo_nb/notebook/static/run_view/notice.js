@@ -1,24 +1,26 @@
 // One line under the bar when something is to be known of the whole run: it failed, was stopped, or its kernel has gone.
+import { refusal } from "./sheets.js";
+import { tr } from "./strings.js";
 import { h, mark, textOf } from "./words.js";
 
 export function notice(view) {
-  const el = h("div", { class: "dp-notice", hidden: true });
-  let shown = "";
+  const el = h("div", { class: "dp-notice", role: "status", hidden: true });
+  let shown = "", trouble = null;
 
   function update({ s, newest, gone, past }) {
-    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past} ${view.trouble}`;
-    if (shown === key) return;
-    shown = key;
+    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past}`;
+    if (shown === key && trouble === view.trouble) return;
+    [shown, trouble] = [key, view.trouble];
     const resume = h("code", {}, `dp.resume("${view.head.run_id}")`);
     let said = null;
-    if (view.trouble) said = [h("b", {}, "That did not work."), " ", view.trouble];
+    if (trouble) said = [h("b", {}, tr("notice.trouble")), " ", ...refusal(trouble.error, trouble.allow), h("button", { type: "button", class: "dp-link", onclick: () => { view.trouble = null; view.draw(); view.focus(); } }, tr("notice.dismiss"))];
     else if (lost) said = [h("b", {}, "The kernel is gone."), " This is the last that arrived. ", resume, " goes on from here."];
     else if (s.status === "failed" && s.error) {
       const at = [...s.labels].find(([, label]) => label === s.error.node)?.[0];
       said = [h("b", {}, s.error.node ? `${s.error.node} failed.` : "The run failed."), " ", textOf(s.error.message), " ", at !== undefined && h("button", { type: "button", class: "dp-link", onclick: () => view.select(at) }, "Show")];
     } else if (s.status === "aborted" || s.status === "interrupted") said = [h("b", {}, s.status === "aborted" ? "Stopped." : "Interrupted."), " What was finished is kept. ", resume, " goes on."];
     el.hidden = !said;
-    mark(el, "data-kind", s.status === "failed" ? "bad" : null);
+    mark(el, "data-kind", trouble ? "trouble" : s.status === "failed" ? "bad" : null);
     el.replaceChildren(...(said ?? []).filter(Boolean));
   }
   return { el, update };

@@ -1,5 +1,6 @@
 // A run in a file of its own: the data are in the page.
 import { createRunView } from "./main.js";
+import { tr } from "./strings.js";
 import { h } from "./words.js";
 
 /** JSON that was compressed. @param {string} packed */
@@ -11,11 +12,11 @@ async function unpacked(packed) {
 async function open() {
   const place = document.getElementById("run"), [run, ...others] = await unpacked(document.getElementById("data").textContent);
   const known = new Map(others.map((one) => [one.head.run_id, one]));
-  const child = async (id) => {
-    if (!known.has(id)) throw new Error("This file does not hold that run.");
+  const ask = async ({ run: id }) => {
+    if (!known.has(id)) throw new Error(tr("page.missing"));
     return known.get(id);
   };
-  const view = createRunView(place, { head: run.head, host: { send() {}, child: others.length ? child : undefined } });
+  const view = createRunView(place, { head: run.head, host: { send() {}, ask: others.length ? ask : undefined } });
   view.push(run.events);
   // run.html#120 opens at event 120.
   const go = () => { if (/^#\d+$/.test(location.hash)) view.seek(Number(location.hash.slice(1))); };

@@ -1,6 +1,7 @@
 // The panel of a node: one turn of it, in tabs.
 import { look } from "./fold.js";
 import { Markdown } from "./markdown.js";
+import { nodeMenu } from "./menu.js";
 import { TABS, tabsOf } from "./tabs.js";
 import { count, h, mark, money, put, seconds, tokens } from "./words.js";
 
@@ -12,9 +13,10 @@ export function panel(view) {
   const compared = h("button", { type: "button", class: "dp-tool", "aria-label": "Compare with the run before (d)", title: "Compare with the run before, word by word (d)", onclick: () => toggle() }, "±");
   const pager = h("span", { class: "dp-pager" }, earlier, which, later, compared);
   const follow = h("button", { type: "button", class: "dp-link dp-follow", title: "Show whoever is at work (Esc)", onclick: () => view.release() }, "follow");
+  const more = nodeMenu(view);
   const list = h("div", { class: "dp-tabs", role: "tablist", "aria-label": "About the node" });
   const body = h("div", { class: "dp-body", role: "tabpanel", tabindex: "0" }), foot = h("div", { class: "dp-foot" });
-  const el = h("div", { class: "dp-panel", role: "group", "aria-label": "Node" }, h("div", { class: "dp-panel-head" }, title, about, pager, follow), list, body, foot);
+  const el = h("div", { class: "dp-panel", role: "group", "aria-label": "Node" }, h("div", { class: "dp-panel-head" }, title, about, pager, follow, more.el), list, body, foot);
   const text = new Markdown(), ids = view.unique("tab");
   let tab = "answer", compare = false, shown = "", tabsShown = "", wasAt = "";
   body.id = view.unique("panel");
@@ -40,6 +42,7 @@ export function panel(view) {
     put(title, id === null ? "No nodes" : view.label(s, id));
     put(about, view.about(s, id, at));
     follow.hidden = !chosen;
+    more.update(frame);
     const many = (n?.turns.length ?? 0) > 1;
     pager.hidden = !many;
     if (many) {

@@ -1,5 +1,6 @@
 // A run of `dipeo-nb serve`: its events as they come over HTTP. The token is in the address when the page is opened, and then no longer.
 import { createRunView } from "./main.js";
+import { tr } from "./strings.js";
 import { h } from "./words.js";
 
 const AGAIN_MS = 1000; // until a stream that broke off is asked for again
@@ -44,14 +45,27 @@ async function open(place) {
     if (message.type === "stop") post(`${here}/stop`, {}).catch(failed);
     else if (message.type === "answer") post(`${here}/answer`, { text: message.text, request_id: message.id }).catch(failed);
   };
+  const pathOf = (id) => here.replace(/[^/]+$/, encodeURIComponent(id));
   const child = async (id) => {
-    const path = here.replace(/[^/]+$/, encodeURIComponent(id)), events = [], inner = await (await asked(`${path}/head`)).json();
-    if (inner.live) throw new Error("It is still running; its own page follows it.");
+    const path = pathOf(id), events = [], inner = await (await asked(`${path}/head`)).json();
+    if (inner.live) throw new Error(tr("serve.live"));
     await stream(path, 0, (row) => events.push(row));
     return { head: inner, events };
   };
-  const view = createRunView(place, { head, host: { send, child } });
-  let last = 0, waiting = [], timer = 0, tries = 0;
+  const got = async (path, query = {}) => (await asked(`${path}?${new URLSearchParams(query)}`)).json();
+  const ask = async ({ what, ...order }) => {
+    if (what === "child") return child(order.run);
+    if (what === "inputs") return got(`${here}/inputs`);
+    if (what === "copy") return got(`${here}/copy`, order);
+    if (what === "compare") return got(`${here}/compared`, { with: order.run });
+    if (what === "runs") { const { runs } = await got(here.replace(/\/[^/]+$/, ""), { offset: 0, limit: 25 }); return { runs: runs.filter((run) => run.run_id !== head.run_id) }; }
+    if (what === "note") { await post(`${here}/notes`, order); if (over) await stream(here, last, take); return {}; }
+    const begun = await (await post(`${here}/another`, { ...order, kind: what })).json();
+    location.assign(`${pathOf(begun.run_id)}/page`); // Back leads to this one
+    return begun;
+  };
+  const view = createRunView(place, { head, host: { send, ask } });
+  let last = 0, waiting = [], timer = 0, tries = 0, over = false;
   const flush = () => { timer = 0; view.push(waiting); waiting = []; if (head.live && tries) view.now(head.now + (performance.now() - began) / 1000); tries = 0; };
   const take = (row) => { last = row[0]; waiting.push(row); timer ||= setTimeout(flush, BATCH_MS); };
   if (head.live) view.now(head.now);
@@ -67,6 +81,7 @@ async function open(place) {
   }
   clearTimeout(timer);
   flush();
+  over = true;
   view.ended();
 }
 

@@ -1,6 +1,7 @@
 // What the tabs of a node's panel show of one turn.
 import { lastTurn, turnOf } from "./fold.js";
 import { markdown } from "./markdown.js";
+import { tr } from "./strings.js";
 import { count, h, isCut, line, money, seconds, textOf, tokens, unmarked } from "./words.js";
 import { diffed } from "./word_diff.js";
 
@@ -106,7 +107,7 @@ export const TABS = {
       }
       const answer = answerOf(at);
       if (answer) parts.push(message("assistant", null, passage(line(answer, 200))));
-      if (view.can("fork")) parts.push(h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(id) }, "Edit and run from here…")));
+      if (view.can("fork")) parts.push(h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(id) }, tr("prompt.edit"))));
       return parts;
     },
   },
@@ -212,8 +213,8 @@ const origins = ({ view, s }, variables) => h("dl", { class: "dp-facts" }, [...n
 function fork({ view, s, id, at }) {
   const field = h("textarea", { class: "dp-field", rows: "4", "aria-label": `Prompt of ${view.label(s, id)}`, dir: "auto" });
   field.value = textOf(view.template(s, id, at));
-  const go = () => { view.send({ type: "fork", node: id, prompt: field.value }); view.edit(null); };
-  field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });
+  const before = field.value, go = (begin) => { const prompt = field.value === before ? undefined : field.value; view.edit(null); begin(prompt); };
+  field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(view.fork); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });
   queueMicrotask(() => field.focus());
-  return h("div", { class: "dp-fork" }, note("What comes before this node is taken over; this node and all after it run again, as a new run."), field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: go }, "Run from here"), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, "Cancel")));
+  return h("div", { class: "dp-fork" }, note("What comes before this node is taken over; this node and all after it run again, as a new run."), field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => go(view.fork) }, tr("prompt.fork")), view.can("alone") && h("button", { type: "button", class: "dp-btn", onclick: () => go(view.alone) }, tr("prompt.alone")), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, "Cancel")));
 }

@@ -5,9 +5,11 @@
 import { createChatView } from "./chat.js";
 import { createRunView } from "./main.js";
 import { createRunTable } from "./run_table.js";
+import { tr } from "./strings.js";
 
 const SILENCE_MS = 6000; // the kernel speaks once a second while a run goes on; silence means that it is gone
 const PATIENCE_MS = 3000; // for an answer to a question about what is missing
+const ORDER_MS = 30_000; // for what was ordered: another run may need a diagram to be read and checked
 const GRACE_MS = 30_000; // a view that Lab has taken off the page, as it does with cells out of sight, is kept for so long
 const CREATE = { run: createRunView, chat: createChatView, table: createRunTable };
 
@@ -27,12 +29,13 @@ class Page {
   #model; #token;
   #name = `p${Math.random().toString(36).slice(2)}`; // other pages of the kernel get the same messages
   #subjects = new Map();
-  #mounts = new Map(); // element that is covered → {id, host, view, lost, and where it stands in Lab: area, place, next}
+  #mounts = new Set(); // {covered: the element, id, host, stack: where its views stand, view, lost, and where that is in Lab: area, place, next}
   #marks; #observer; #ticking;
   #heard = performance.now();
   #gone = false;
   #requests = 0;
   #waiting = new Map(); // number of a request → {resolve, reject}
+  #ordered = new Set(); // ids of runs that were ordered in this page, and whose view is to come
 
   constructor(model) {
     this.#model = model;
@@ -51,7 +54,7 @@ class Page {
     clearInterval(this.#ticking);
     this.#model.off("msg:custom", this.#take);
     this.#model.off("comm_live_update", this.#doubt);
-    for (const covered of [...this.#mounts.keys()]) this.#uncover(covered);
+    for (const mount of [...this.#mounts]) this.#uncover(mount);
   }
 
   /** Shows a subject inside an element of a front end that displays widgets itself. */
@@ -65,18 +68,25 @@ class Page {
   // Elements of the page.
 
   #look() {
+    const shown = new Map(); // element → the ids that it shows, from top to bottom: a run, and those that were made from it
     for (const mark of this.#marks) {
-      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1];
-      const covered = mark.closest(".jp-OutputArea-output") ?? mark;
-      if (!id) continue;
-      const mount = this.#mounts.get(covered);
-      if (mount && mount.id === id) { mount.lost = 0; continue; }
-      if (mount) this.#uncover(covered);
-      const subject = this.#subjects.get(id) ?? this.#begin(id);
-      if (subject.whole) this.#cover(covered, id, subject);
+      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1], covered = mark.closest(".jp-OutputArea-output") ?? mark;
+      if (id) shown.set(covered, [...(shown.get(covered) ?? []), id]);
     }
-    for (const [covered, mount] of this.#mounts) if (!covered.isConnected) this.#leave(mount);
+    for (const mount of [...this.#mounts]) {
+      const ids = shown.get(mount.covered);
+      if (ids?.includes(mount.id)) mount.lost = 0;
+      else if (ids) this.#uncover(mount);
+    }
+    for (const [covered, ids] of shown) for (const id of ids) {
+      if (this.#mountOf(covered, id)) continue;
+      const subject = this.#subjects.get(id) ?? this.#begin(id);
+      if (subject.whole) this.#cover(covered, id, subject, ids);
+    }
+    for (const mount of this.#mounts) if (!mount.covered.isConnected) this.#leave(mount);
   }
+
+  #mountOf(covered, id) { return [...this.#mounts].find((mount) => mount.covered === covered && mount.id === id); }
 
   /** Lab draws an output of another type in a new element, which is empty at first: until it is not, the view stands there. */
   #leave(mount) {
@@ -85,13 +95,13 @@ class Page {
       const next = mount.area?.isConnected && mount.area.children[mount.place]?.querySelector(".jp-OutputArea-output");
       if (next && !next.hasChildNodes()) {
         mount.next = next;
-        next.before(mount.host);
+        next.before(mount.stack);
         next.classList.add("dipeo-covered");
       }
     } else if (mount.next?.hasChildNodes()) {
       this.#show(mount.next);
       mount.next = null;
-      mount.host.remove();
+      mount.stack.remove();
     }
   }
 
@@ -102,41 +112,47 @@ class Page {
     return subject;
   }
 
-  #cover(covered, id, subject) {
-    const host = document.createElement("div");
-    host.className = "dipeo-host";
-    // Lab draws the inside of an output anew whenever its data changes: the view stands beside it.
-    if (covered.matches(".jp-OutputArea-output")) host.classList.add("jp-OutputArea-output");
-    covered.before(host);
+  #cover(covered, id, subject, ids) {
+    const host = document.createElement("div"), stack = ids.map((other) => this.#mountOf(covered, other)?.stack).find(Boolean) ?? document.createElement("div");
+    stack.className = "dipeo-host";
+    // Lab draws the inside of an output anew whenever its data changes: the views stand beside it.
+    if (covered.matches(".jp-OutputArea-output")) stack.classList.add("jp-OutputArea-output");
+    if (!stack.isConnected) covered.before(stack);
+    stack.insertBefore(host, ids.slice(ids.indexOf(id) + 1).map((other) => this.#mountOf(covered, other)?.host).find(Boolean) ?? null);
     covered.classList.add("dipeo-covered");
     // The same object for all views: what the kernel allows changes while they are there.
-    const view = CREATE[subject.head.kind](host, { head: subject.head, host: { send: (message) => this.#send(id, message), child: (run) => this.#child(id, run) } });
+    const view = CREATE[subject.head.kind](host, { head: subject.head, host: { send: (message) => this.#send(id, message), ask: (order) => this.#order(id, order, covered) } });
     const area = covered.closest(".jp-OutputArea"), place = area ? [...area.children].findIndex((child) => child.contains(covered)) : -1;
-    this.#mounts.set(covered, { id, host, view, lost: 0, area, place, next: null });
+    this.#mounts.add({ covered, id, host, stack, view, lost: 0, area, place, next: null });
     subject.views.add(view);
     for (const part of subject.parts) view.push(part);
     if (subject.now !== null) view.now(subject.now);
     if (!subject.live) view.ended();
     if (this.#gone) view.gone();
+    if (this.#ordered.delete(id)) {
+      host.scrollIntoView({ block: "nearest" });
+      view.focus();
+    }
     // Lab's single-key commands (x cuts the cell) must not see what is typed here; Tab and Ctrl/Cmd keys pass.
     host.addEventListener("keydown", (event) => {
       if (!(event.ctrlKey || event.metaKey || event.key === "Tab" || (event.shiftKey && event.key === "Enter"))) event.stopPropagation();
     });
   }
 
-  #uncover(covered) {
-    const { id, host, view, next } = this.#mounts.get(covered);
-    this.#mounts.delete(covered);
+  #uncover(mount) {
+    const { covered, id, host, stack, view, next } = mount;
+    this.#mounts.delete(mount);
     this.#subjects.get(id)?.views.delete(view);
     view.dispose();
     host.remove();
+    if (!stack.hasChildNodes()) stack.remove();
     this.#show(covered);
     if (next) this.#show(next);
   }
 
   /** Shows an output again, unless a view stands over it. */
   #show(output) {
-    if (!this.#mounts.has(output)) output.classList.remove("dipeo-covered");
+    if (![...this.#mounts].some((mount) => mount.covered === output)) output.classList.remove("dipeo-covered");
   }
 
   // Messages.
@@ -146,21 +162,33 @@ class Page {
     else this.#say({ ...message, of: id });
   }
 
-  /** The record of a run of a sub-diagram. */
-  #child(id, run) {
-    const request = this.#requests++;
-    return new Promise((resolve, reject) => {
+  /** Has something done in the kernel, and waits for what comes of it. */
+  async #order(id, order, covered) {
+    const request = this.#requests++, found = await new Promise((resolve, reject) => {
       this.#waiting.set(request, { resolve, reject });
-      setTimeout(() => this.#answered(request, null), SILENCE_MS);
-      this.#say({ type: "child", of: id, run, request });
+      setTimeout(() => this.#answered({ request, error: tr("widget.silent") }), ORDER_MS);
+      this.#say({ type: "order", of: id, order, request });
     });
+    if (found.shows) this.#expect(found.shows, covered);
+    return found;
   }
 
-  #answered(request, found) {
+  #answered({ request, found, error, listing, pin }) {
     const waiting = this.#waiting.get(request);
     this.#waiting.delete(request);
     if (found) waiting?.resolve(found);
-    else waiting?.reject(new Error("The kernel has no record of this run, or did not answer."));
+    else waiting?.reject(Object.assign(new Error(error ?? tr("widget.unable")), { listing, pin }));
+  }
+
+  /** A run that was ordered here: it gets the keyboard when its view comes, below the one that it was ordered in. */
+  #expect(id, covered) {
+    const mount = this.#mountOf(covered, id);
+    if (mount) mount.view.focus();
+    else this.#ordered.add(id);
+    if (covered.matches(".jp-OutputArea-output")) return; // its mark comes with what the notebook holds
+    const place = document.createElement("div");
+    covered.after(place);
+    this.show(id, place);
   }
 
   #say(message) {
@@ -182,7 +210,7 @@ class Page {
     this.#heard = performance.now();
     if (this.#gone) {
       this.#gone = false;
-      for (const { id, view } of this.#mounts.values()) view.now(this.#subjects.get(id)?.now ?? 0);
+      for (const { id, view } of this.#mounts) view.now(this.#subjects.get(id)?.now ?? 0);
     }
     if (message.type === "tick") {
       for (const part of message.parts) {
@@ -206,7 +234,7 @@ class Page {
     const subject = this.#subjects.get(message.id);
     if (!subject) return;
     if (message.type === "face") return this.#save(message.id, message.data, message.metadata);
-    if (message.type === "child") return this.#answered(message.request, message.found);
+    if (message.type === "order") return this.#answered(message);
     if (message.type === "body") {
       subject.parts.push(message.rows);
       for (const view of subject.views) view.push(message.rows);
@@ -257,7 +285,7 @@ class Page {
 
   #drop(id) {
     this.#subjects.delete(id);
-    for (const [covered, mount] of this.#mounts) if (mount.id === id) this.#uncover(covered);
+    for (const mount of [...this.#mounts]) if (mount.id === id) this.#uncover(mount);
   }
 
   // The saved notebook.
@@ -288,7 +316,7 @@ class Page {
 
   #tick() {
     const now = performance.now();
-    for (const [covered, mount] of this.#mounts) if (mount.lost && now - mount.lost > GRACE_MS && !covered.isConnected) this.#uncover(covered);
+    for (const mount of [...this.#mounts]) if (mount.lost && now - mount.lost > GRACE_MS && !mount.covered.isConnected) this.#uncover(mount);
     const live = [...this.#subjects.values()].some((subject) => subject.live);
     if (this.#gone) return;
     for (const [id, subject] of this.#subjects) if (subject.asked && now - subject.asked > PATIENCE_MS) this.#ask(id, subject);
@@ -297,7 +325,7 @@ class Page {
 
   #lose() {
     this.#gone = true;
-    for (const { view } of this.#mounts.values()) view.gone();
+    for (const { view } of this.#mounts) view.gone();
   }
 
   /** The connection has changed: it is over, or there is a new one to the same kernel, which then answers. */

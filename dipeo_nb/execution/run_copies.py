@@ -19,6 +19,29 @@ from dipeo_nb.execution.run_state import RunState
 _WIDTH = 110
 
 
+def copied(state: RunState, events: Iterable[Event], kind: str, node_id: str | None = None, of: int | None = None) -> str:
+    """A run as `python` or as a `test`, or what one of its nodes asked a model as `python`.
+
+    Args:
+        node_id: the node; None: the whole run.
+        of: which run of the node; None: the last one.
+
+    Raises:
+        UserError: there is no such form, the node asked no model, or as `as_test`.
+    """
+    if kind not in ("python", "test") or (kind == "test" and node_id is not None):
+        raise UserError(
+            f"There is no copy as '{kind:.40}' of that.", hint="A run is copied as python or test, a node as python."
+        )
+    if node_id is None:
+        return as_test(state, events) if kind == "test" else as_python(state, events)
+    turns = [turn for turn in state.turns if turn["node_id"] == node_id and of in (None, turn["run"])]
+    if not turns:
+        which = "" if of is None else f" in its run {of}"
+        raise UserError(f"'{state.label(node_id)}' asked no model{which}.", hint="See run.conversation.turns.")
+    return turn_as_python(state, state.label(node_id), turns[-1])
+
+
 def as_python(state: RunState, events: Iterable[Event]) -> str:
     """A program that runs the diagram of a run again, with the same inputs and answers.
 

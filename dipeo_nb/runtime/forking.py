@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.values import same
 from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.edit import person_of
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
+from dipeo_nb.domain.ports import InteractionPort
 from dipeo_nb.errors import UserError
+from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.fork import changed_nodes, reusable
 from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.nested import check_answers
 from dipeo_nb.execution.options import checked_text
-from dipeo_nb.execution.run_options import NodeRunKey
-from dipeo_nb.notebook.run_facts import no_node
-from dipeo_nb.runtime import Prepared, Runtime
+from dipeo_nb.execution.run_errors import no_node
+from dipeo_nb.execution.run_options import NodeRunKey, RunLimits
+from dipeo_nb.runtime.prepared import Prepared
+from dipeo_nb.runtime.runtime import Runtime
 
 
 class Fork(NamedTuple):
-    """The arguments of `Runtime.execution` for the new run, and its diagram."""
+    """The diagram of the new run, and what it is run with."""
 
     document: Diagram
     prepared: Prepared
@@ -31,10 +35,26 @@ class Fork(NamedTuple):
     own_models: frozenset[str]
     """Ids of persons that *model* does not move."""
     reuse: Mapping[NodeRunKey, Event]
-    forked_from: Mapping[str, Any]
+    forked_from: Mapping[str, Any] | None
+
+    def execution(
+        self, runtime: Runtime, *, interaction: InteractionPort | None = None, **limits: Unpack[RunLimits]
+    ) -> Execution:
+        """The new run, not started."""
+        return runtime.execution(
+            self.prepared,
+            variables=self.variables,
+            model=self.model,
+            own_models=self.own_models,
+            **limits,
+            interaction=interaction,
+            source=json.loads(self.document.to_text("native")),
+            reuse=self.reuse,
+            forked_from=self.forked_from,
+        )
 
 
-def plan_fork(
+async def plan_fork(
     runtime: Runtime,
     run_id: str,
     *,
@@ -43,10 +63,10 @@ def plan_fork(
     changes: Mapping[str, Any],
     model: str | None,
     inputs: Mapping[str, Any],
-    answers: Mapping[str, Any] | None,
-    trust: bool | str | None,
-    allow: Mapping[str, Any] | None,
-    diagram: Diagram | None,
+    answers: Mapping[str, Any] | None = None,
+    trust: bool | str | None = None,
+    allow: Mapping[str, Any] | None = None,
+    diagram: Diagram | None = None,
 ) -> Fork:
     """A fork of a recorded run; see `Session.fork` for the arguments.
 
@@ -57,9 +77,9 @@ def plan_fork(
     Raises:
         UserError: no such node, or nothing would be different.
     """
-    document, start = run_sync(runtime.recorded(run_id, diagram))
-    events, first = run_sync(runtime.services.store.events(run_id)), start.payload
-    before = runtime.compile(document)
+    document, start = await runtime.recorded(run_id, diagram)
+    events, first = await runtime.services.store.events(run_id), start.payload
+    before = await asyncio.to_thread(runtime.compile, document)
     old_model = first.get("model")
     old_own = frozenset[str](first.get("options", {}).get("own_models", ()))
     own = {*(old_own if model is None else frozenset[str]())}
@@ -69,9 +89,9 @@ def plan_fork(
         if about is not None and about[1] in ("service", "model", "base_url"):
             own.add(about[0].id)
     model = old_model if model is None else model
-    plan = runtime.compile(document)
-    gate = runtime.regate(document, plan, events, trust=trust, allow=allow, model=model)
-    check_answers(answers, plan, runtime.settings.base_dir)
+    plan = await asyncio.to_thread(runtime.compile, document)
+    gate = await asyncio.to_thread(runtime.regate, document, plan, events, trust=trust, allow=allow, model=model)
+    await asyncio.to_thread(check_answers, answers, plan, runtime.settings.base_dir)
     node = _node(plan, at)
     old = first.get("variables", {})
     given = {**old, **run_inputs(inputs)}

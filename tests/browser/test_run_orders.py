@@ -1,0 +1,135 @@
+"""From looking to doing, in JupyterLab: from the view of a run another one is made, noted, copied and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.lab import Lab, Notebook
+from tests.support.axe import violations
+
+pytestmark = [pytest.mark.browser]
+_numbers = count()
+SETUP = '''
+import dipeo_nb as dp
+diagram = dp.load("""
+version: light
+metadata: {name: Letter}
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start, custom_data: {topic: tea}}
+- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
+- {label: Check, type: person_job, person: Ada, default_prompt: "Check {{default}}"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Write}
+- {from: Write, to: Check}
+- {from: Check, to: End}
+""")
+'''
+
+
+@pytest.fixture
+def letter(lab: Lab, page: Page) -> Iterator[Notebook]:
+    """A notebook whose second cell shows a run that has ended."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(s.strip())
+            for s in (SETUP, "run = dp.start(diagram)\nrun", "[r.diagram for r in dp.runs()], run.notes")
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    name = f"orders{next(_numbers)}.ipynb"
+    nbformat.write(notebook, lab.root / name)
+    opened = lab.open(page, name)
+    opened.run_cell(0)
+    opened.run_cell(1)
+    expect(opened.cell(1).locator(".dp-pill")).to_have_text("done")
+    yield opened
+    opened.shut_down()
+
+
+def views(notebook: Notebook) -> Locator:
+    return notebook.cell(1).locator(".dp-run:visible")
+
+
+def test_a_prompt_is_edited_and_only_what_depends_on_it_runs_again(letter: Notebook, page: Page, shots: Path) -> None:
+    """With the keyboard alone; the new run stands below, has the focus, and is there again when the page is loaded once more."""
+    first = views(letter).nth(0)
+    first.locator(".dp-node").filter(has_text="Check").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("f")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Praise {{default}}")
+    page.screenshot(path=shots / "orders-edit.png")
+    page.keyboard.press("Control+Enter")
+    below = views(letter).nth(1)
+    expect(below.locator(".dp-pill")).to_have_text("done")
+    expect(below.locator(".dp-body")).to_contain_text("Praise [Ada] About tea.")
+    expect(below.locator(".dp-body")).to_be_focused()
+    below.locator(".dp-node").filter(has_text="Write").click()
+    expect(below.locator(".dp-foot")).to_contain_text("taken over")
+    page.screenshot(path=shots / "orders-fork.png")
+    letter.save()
+    page.reload(wait_until="domcontentloaded")
+    expect(page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".dp-run:visible")).to_have_count(2)
+
+
+def test_a_node_alone_again_with_other_inputs_a_note_and_a_comparison(letter: Notebook, page: Page, shots: Path) -> None:
+    first = views(letter).nth(0)
+    first.locator(".dp-node").filter(has_text="Write").click()
+    page.keyboard.press("n")
+    page.keyboard.type("Too short.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(first.locator(".dp-flag")).to_have_attribute("title", "Too short.")
+    first.locator(".dp-body").focus()
+    page.keyboard.press("y")
+    expect(first.get_by_role("dialog", name="As Python")).to_contain_text("dp.chat(")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    expect(views(letter).nth(1).locator(".dp-name")).to_have_text("Letter: Write")
+    expect(views(letter).nth(1).locator(".dp-pill")).to_have_text("done")
+    first.locator(".dp-body").focus()
+    page.keyboard.press("r")
+    form = first.get_by_role("dialog", name="Run again")
+    form.get_by_label("topic").fill("coffee")
+    page.screenshot(path=shots / "orders-again.png")
+    page.keyboard.press("Enter")
+    third = views(letter).nth(2)
+    expect(third.locator(".dp-pill")).to_have_text("done")
+    third.locator(".dp-body").focus()
+    page.keyboard.press("v")
+    page.screenshot(path=shots / "orders-others.png")
+    page.keyboard.press("Tab")
+    third.get_by_role("dialog", name="Compare with").get_by_role("button").filter(has_text="Too short.").click()
+    shown = letter.cell(1).locator(".dp-comparison")
+    expect(shown.locator(".dp-compared [aria-pressed=true]")).to_contain_text("changed")
+    expect(shown.locator("ins").first).to_contain_text("coffee")
+    page.screenshot(path=shots / "orders-compared.png")
+    page.keyboard.press("Escape")
+    expect(shown).to_have_count(0)
+    expect(views(letter)).to_have_count(3)
+    letter.run_cell(2)
+    expect(letter.output(2)).to_contain_text("Too short.")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_that_axe_knows_is_wrong(letter: Notebook, page: Page, shots: Path, theme: str) -> None:
+    letter.theme(theme)
+    first = views(letter).nth(0)
+    first.locator(".dp-node").filter(has_text="Write").click()
+    assert violations(page, ".dipeo-host") == []
+    for key in ("f", "Escape", "r", "Escape", "v", "Escape", "n", "Escape", "y", "Escape", "?", "Escape"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(300)
+        if key != "Escape":
+            page.screenshot(path=shots / f"orders-{key.replace('?', 'keys')}-{theme}.png")
+            assert violations(page, ".dipeo-host") == [], key
+    letter.theme("light")

@@ -1,0 +1,135 @@
+"""What the page of a run orders of its kernel: the same as its methods do, and no more than the record is trusted for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.errors import TrustError, UserError, ValidationError
+from dipeo_nb.notebook.run import Run
+from dipeo_nb.notebook.run_orders import RunOrders
+from dipeo_nb.notebook.session import Session
+from dipeo_nb.testing import SlowClient
+
+LETTER = """
+version: light
+metadata: {name: Letter}
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
+- {label: Mark, type: code_job, language: python, code: "result = inputs['default'] + '!'"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Write}
+- {from: Write, to: Mark}
+- {from: Mark, to: End}
+"""
+
+
+@pytest.fixture
+def session(tmp_path: Path):
+    with Session(tmp_path) as made:
+        yield made
+
+
+def orders_of(session: Session, run: Run) -> RunOrders:
+    return RunOrders(run, session)
+
+
+def begun(orders: RunOrders, **given: Any) -> Run:
+    run = orders.another(given)
+    assert isinstance(run, Run)
+    run.result()
+    return run
+
+
+def test_an_edited_prompt_of_a_diagram_of_the_user_runs_with_its_code(session: Session) -> None:
+    """It was typed here, and so its code may run; what comes before the node is taken over."""
+    run = session.start(LETTER, inputs={"topic": "tea"})
+    run.result()
+    orders = orders_of(session, run)
+    assert set(orders.can()) == {"copy", "note", "fork", "alone", "again", "compare"}
+    fork = begun(orders, kind="fork", node=run.node_id("Write"), prompt="Praise {{topic}}.")
+    assert fork.outputs == {"End": "[Ada] Praise tea.!"}
+    again = begun(orders, kind="again", inputs={"topic": "ink"}, model="echo")
+    assert again.outputs == {"End": "[Ada] About ink.!"}
+    assert begun(orders, kind="alone", node=run.node_id("Write"), prompt="Hey").outputs == {"Output": "[Ada] Hey"}
+    kinds = {node["label"]: node["kind"] for node in orders_of(session, fork).compared(run.id)["nodes"]}
+    assert kinds == {"Start": "same", "Write": "changed", "Mark": "changed", "End": "changed"}
+    listed = run_sync(orders.others())["runs"]
+    assert [row["diagram"] for row in listed] == ["Letter", "Letter", "Letter: Write"]
+    assert run.id not in {row["run_id"] for row in listed}
+
+
+def test_a_record_from_elsewhere_asks_before_its_code_runs(session: Session, tmp_path: Path) -> None:
+    """The record of another user's folder is shown and forked, but not trusted: the page gets the list and the code to say yes with."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with Session(elsewhere) as other:
+        run = other.start(LETTER, inputs={"topic": "tea"})
+        run.result()
+        events = [
+            event._replace(payload={**event.payload, "trust": None} if "trust" in event.payload else event.payload)
+            for event in run.events
+        ]
+    run_sync(_stored(session, events))
+    opened = session.open_run(run.id)
+    orders = orders_of(session, opened)
+    order = {"kind": "fork", "node": opened.node_id("Write"), "prompt": "Praise."}
+    with pytest.raises(TrustError) as refused:
+        orders.another(order)
+    assert any("code" in line.lower() for line in refused.value.listing())
+    assert len(session.runs()) == 1, "nothing was begun"
+    allowed = begun(orders, **order, trust=refused.value.facts["pin"])
+    assert allowed.outputs == {"End": "[Ada] Praise.!"}
+    with pytest.raises(TrustError):  # that yes was for exactly that
+        orders.another({**order, "prompt": "Praise more.", "trust": refused.value.facts["pin"]})
+
+
+async def _stored(session: Session, events: Any) -> None:
+    await session.runtime.initialize()
+    await session.runtime.services.store.append(list(events))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"kind": "all"}, {"kind": "fork", "node": 3}, {"kind": "fork", "node": "x", "code": "1"}, {"kind": "fork", "of": "many"}],
+)
+def test_what_is_no_order_is_refused(session: Session, given: dict[str, Any]) -> None:
+    run = session.start(LETTER, inputs={"topic": "tea"})
+    run.result()
+    with pytest.raises(ValidationError, match="not understood"):
+        orders_of(session, run).another(given)
+
+
+def test_only_prompts_of_persons_can_be_changed(session: Session) -> None:
+    run = session.start(LETTER, inputs={"topic": "tea"})
+    run.result()
+    with pytest.raises(UserError, match="Only prompts"):
+        orders_of(session, run).another({"kind": "fork", "node": run.node_id("Mark"), "prompt": "import os"})
+
+
+def test_a_prompt_in_a_file_is_replaced(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "ask.txt").write_text("From the file: {{topic}}")
+    run = session.start(LETTER.replace('default_prompt: "About {{topic}}."', "prompt_file: ask.txt"), inputs={"topic": "tea"})
+    assert run.result().outputs == {"End": "[Ada] From the file: tea!"}
+    fork = begun(orders_of(session, run), kind="fork", node=run.node_id("Write"), prompt="Typed: {{topic}}")
+    assert fork.outputs == {"End": "[Ada] Typed: tea!"}
+
+
+def test_a_run_that_goes_on_can_be_noted_and_copied_and_a_replay_is_not_noted(tmp_path: Path) -> None:
+    with Session(tmp_path, llm=SlowClient("word " * 100, delay=0.05)) as session:
+        run = session.start(LETTER.replace("echo", "openai"), inputs={"topic": "tea"})
+        assert set(orders_of(session, run).can()) == {"copy", "note"}
+        run.stop()
+        run.wait()
+        replay = session.replay(run.id, speed=float("inf"), view=False)
+        replay.wait()
+        assert "note" not in orders_of(session, replay).can()
+        json.dumps(orders_of(session, run).inputs())
