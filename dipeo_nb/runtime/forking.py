@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Unpack
 
@@ -48,7 +47,7 @@ class Fork(NamedTuple):
             own_models=self.own_models,
             **limits,
             interaction=interaction,
-            source=json.loads(self.document.to_text("native")),
+            source=self.document.to_data(),
             reuse=self.reuse,
             forked_from=self.forked_from,
         )
