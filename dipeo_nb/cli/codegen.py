@@ -12,6 +12,7 @@ from dipeo_nb import codegen as generation
 from dipeo_nb.cli.exit_codes import ExitCode
 from dipeo_nb.cli.group import COMMANDS
 from dipeo_nb.cli.options import AsJson
+from dipeo_nb.codegen.ir.model import template_names
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.text import visible_json
 from dipeo_nb.common.values import json_text
@@ -90,7 +91,10 @@ def render(
         str, typer.Argument(metavar="TEMPLATE", help="A file with a Jinja2 template; it can include others of its folder.")
     ],
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="TypeScript: a file or a folder; or names for the template, in YAML or JSON.")
+        str,
+        typer.Argument(
+            metavar="PATH", help="TypeScript: a file or a folder; or an IR, or names for the template, in YAML or JSON."
+        ),
     ],
     builder: Annotated[
         str,
@@ -104,7 +108,7 @@ def render(
     if not source.is_file():
         raise ValidationError(f"There is no template {template}.", hint="Name a file.")
     place = Path(output) if output else source.with_suffix(".out")
-    names = _mapping(path) if path.endswith((".json", ".yaml", ".yml")) else generation.parse(path).build(builder)
+    names = _names(path) if path.endswith((".json", ".yaml", ".yml")) else generation.parse(path).build(builder)
     made = generation.render({place.name: f"@{source.name}"}, names, out=place.parent, directories=[source.parent])
     file = made[place.name]
     if output is None:
@@ -115,6 +119,12 @@ def render(
         return ExitCode.DONE if file.state == "unchanged" else ExitCode.FAILED
     made.write()
     return ExitCode.DONE
+
+
+def _names(path: str) -> Mapping[str, Any]:
+    """Names for a template; those of an IR are what they are where it is built."""
+    found = _mapping(path)
+    return template_names(found) if found.keys() == {"data", "metadata"} else found
 
 
 def _mapping(path: str | None) -> Mapping[str, Any]:

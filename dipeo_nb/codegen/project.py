@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from dipeo_nb.codegen.ir.model import IRData, plain
+from dipeo_nb.codegen.ir.model import IRData
 from dipeo_nb.codegen.ir.service import IRBuilderService
 from dipeo_nb.codegen.templates import CodegenTemplateService
 from dipeo_nb.codegen.typescript.extract import COLLECTIONS
@@ -220,6 +220,12 @@ def read_sources(path: Path) -> dict[str, str | bytes]:
     root = Root(folder)
     try:
         return {name: root.read(name, MAX_BYTES) for name in sorted(names)}
+    except StorageError as error:
+        if error.facts.get("reason") != "outside":
+            raise
+        raise StorageError(
+            f"'{error.facts['path']}' is a link that leads out of {folder}.", hint="Name what it leads to, or remove the link."
+        ) from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}.", hint="Check the permissions.") from error
 
@@ -248,13 +254,13 @@ def render(
 
     Args:
         templates: path of a file to be written, below *out* → a template's text; or, with *directories*, `@name` of one in them.
-        context: an IR, whose keys are the names, or a mapping of names.
+        context: an IR (its `names()`), or a mapping of names.
 
     Raises:
         TemplateError: as a template raises it.
         StorageError: a path leads out of *out*, or a file there cannot be read.
     """
-    names = plain(context.data) if isinstance(context, IRData) else dict(context)
+    names = context.names() if isinstance(context, IRData) else dict(context)
     service, folder = CodegenTemplateService(directories), Path(out)
     root = Root(folder)
     files: dict[str, GeneratedFile] = {}

@@ -101,6 +101,9 @@ def _draft(path: Path, mode: int | None, dir_fd: int | None) -> tuple[Path, int]
             handle = os.open(draft, _EXCLUSIVE, (0o666 if old is None else 0o600) if mode is None else mode, dir_fd=dir_fd)
         except FileExistsError:
             continue
+        except OSError as error:
+            error.filename = str(path)  # the name that the caller knows
+            raise
         break
     try:
         exact = old if mode is None else mode  # what the umask left may be less

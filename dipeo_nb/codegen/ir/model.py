@@ -225,9 +225,23 @@ class IRData:
         """`{"data": …, "metadata": …}` of plain values."""
         return {"data": plain(self.data), "metadata": plain(self.metadata)}
 
+    def names(self) -> dict[str, Any]:
+        """What templates are given (`template_names`)."""
+        return template_names(self.to_dict())
+
     def to_bytes(self) -> bytes:
         """JSON in UTF-8, with sorted keys: identical for identical sources."""
         return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, indent=1).encode()
+
+
+def template_names(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"data": …, "metadata": …}` with the keys of the data beside it, and its counts among the metadata."""
+    data, metadata = found["data"], found["metadata"]
+    if not isinstance(data, Mapping) or not isinstance(metadata, Mapping):
+        return dict(found)
+    named = cast(Mapping[str, Any], data)
+    counts = named.get("metadata")
+    return {**named, "data": data, "metadata": {**(counts if isinstance(counts, Mapping) else {}), **metadata}}
 
 
 def plain(value: Any) -> Any:

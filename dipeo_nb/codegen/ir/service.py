@@ -43,16 +43,7 @@ class IRBuilderService:
             ValidationError: there is no such builder, or the sources are not what it needs.
         """
         made = await cancellable.in_thread(self.build_ir, source, options)
-        found = made.to_dict()
-        if options.get("output_format", "json") == "python":
-            return found
-        data = found["data"]
-        if not isinstance(data, Mapping):
-            return found
-        named = cast(Mapping[str, Any], data)
-        own = named.get("metadata")  # counts
-        counts = cast(Mapping[str, Any], own) if isinstance(own, Mapping) else {}
-        return {**named, "data": data, "metadata": {**counts, **found["metadata"]}}
+        return made.to_dict() if options.get("output_format", "json") == "python" else made.names()
 
     def build_ir(self, source: Any, options: Mapping[str, Any]) -> IRData:
         """As `build`, typed, in this thread."""

@@ -120,6 +120,13 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     for command, code in ((["--check"], 1), ([], 0), (["--check"], 0)):
         assert cli.main(["codegen", "render", "t.j2", str(folder), "-o", "ship.py", *command]) == code
     assert (tmp_path / "ship.py").read_text() == MADE
+    (tmp_path / "m.j2").write_text(
+        "{{ metadata.builder_type }}{{ metadata.model_count }}{{ data.types[0].name }}{{ types[0].name }}"
+    )
+    for source in (str(folder), "a.json"):
+        capsys.readouterr()
+        assert cli.main(["codegen", "render", "m.j2", source]) == 0
+        assert capsys.readouterr().out == "backend1ShipShip\n"
     (tmp_path / "names.yaml").write_text("types: [{name: A, fields: []}]")
     assert cli.main(["codegen", "render", "t.j2", "names.yaml"]) == 0
     assert capsys.readouterr().out == "class A:\n"
@@ -135,6 +142,8 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["parse", "bad.ts", "-p", "struct"], 2, "no pattern 'struct'"),
         (["ir", "binary.ts"], 2, "nothing to build"),
         (["ir", "bad.ts", "--config", "none.yaml"], 2, "cannot be read"),
+        (["ir", "bad.ts", "-o", "none/ir.json"], 1, "No such file or directory: none/ir.json\n"),
+        (["parse", "linked"], 1, "'out.ts' is a link that leads out of linked"),
         (["render", "none.j2", "bad.ts"], 2, "no template"),
     ],
 )
@@ -149,6 +158,8 @@ def test_mistakes_of_commands(
     monkeypatch.chdir(tmp_path)
     Path("bad.ts").write_text("interface A { b: ; }")
     Path("binary.ts").write_bytes(b"a\0b")
+    Path("linked").mkdir()
+    Path("linked/out.ts").symlink_to(tmp_path / "bad.ts")
     assert cli.main(["codegen", *command]) == code
     assert words in capsys.readouterr().err
 
