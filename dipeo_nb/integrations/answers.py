@@ -78,7 +78,7 @@ def error_of(
         return None
     code = text_at(value, rule.code, 100)
     message = text_at(value, rule.message)
-    if rule.message is None and rule.code is None:
+    if not code and not message:  # what answers is not the provider, such as a proxy
         message = _beginning(response.text)
     kind = rule.kinds.get(code or "") or rule.kind or _kind_of(response, wait)
     said = ": ".join(dict.fromkeys(redactor.text(text) for text in (code, message) if text)) or "nothing"

@@ -93,6 +93,7 @@ def test_what_is_sent(tmp_path: Path):
         (422, {"code": "invalid", "message": f"with {KEY} in it"}, {}, ProviderRejectedError, "[hidden]"),
         (429, {"code": "slow"}, {"retry-after": "120"}, ProviderRateLimitError, "Wait 120 s"),
         (500, {"message": "boom"}, {}, ProviderUnavailableError, "boom"),
+        (502, b"<h1>Bad gateway of the proxy</h1>", {"content-type": "text/html"}, ProviderUnavailableError, "Bad gateway of the proxy"),
         (200, b"<html>login</html>", {"content-type": "text/html"}, ProviderRejectedError, "text/html, not JSON"),
         (200, b"{" + b" " * 300_000 + b"}", {}, IntegrationError, "more than 200,000 bytes"),
         (302, b"", {"location": "http://other.example/x"}, IntegrationError, "none of its servers"),
