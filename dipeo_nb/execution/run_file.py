@@ -71,21 +71,21 @@ def html(logs: Sequence[Log]) -> str:
     state = logs[0][0]
     inside = (
         f"<noscript><pre>{escape(_text(state))}</pre></noscript>\n"
-        f'<script type="application/octet-stream" id="data">{_data(logs)}</script>'
+        f'<script type="application/octet-stream" id="data">{packed(logs)}</script>'
     )
     return run_page.document("page.js", title=state.diagram, inside=inside)
 
 
-def _data(logs: Sequence[Log]) -> str:
-    """The runs as the page takes them: JSON, compressed, in letters that HTML leaves alone."""
-    packed = ""
+def packed(logs: Sequence[Log], size: int = SIZE) -> str:
+    """The runs as pages take them: JSON, compressed, in letters that HTML leaves alone; of *size* characters where texts can be cut."""
+    data = ""
     for limit in LIMITS:
         runs = [{"head": _head(state), "events": list(run_page.rows(events, limit))} for state, events in logs]
         text = json.dumps(runs, ensure_ascii=False, separators=(",", ":"), default=plain_value)
-        packed = base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
-        if len(packed) <= SIZE:
+        data = base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
+        if len(data) <= size:
             break
-    return packed
+    return data
 
 
 def _head(state: RunState) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 | nodes | progress |
 | user_response | elicitation; of 2026-07-28 the place of the question is signed, so its answer survives the server |
 | result | text, images, sounds and files, structured data, and a link to the drawing, which is a resource |
+| drawing | an MCP App: a page beside the call that shows the run |
 
 Each diagram is also a prompt, which clients offer as a command.
 
@@ -36,7 +37,7 @@ try:
     from mcp.shared.exceptions import MCPError
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-    from dipeo_nb.server import mcp_content, mcp_prompts, mcp_questions
+    from dipeo_nb.server import mcp_app, mcp_content, mcp_prompts, mcp_questions
 except ImportError as error:
     raise MissingDependencyError.for_extra(error.name or "mcp", extra="mcp") from error
 
@@ -65,6 +66,7 @@ class DiagramServer:
             on_get_prompt=self._get_prompt,
             on_completion=self._complete,
         )
+        self.server.extensions[mcp_app.EXTENSION] = {}
 
     # Tools.
 
@@ -72,8 +74,14 @@ class DiagramServer:
         found = await asyncio.to_thread(self.tools.tools)
         return types.ListToolsResult(
             tools=[
-                types.Tool(name=tool.name, title=tool.title, description=tool.description, input_schema=dict(tool.schema))
-                for tool in found.values()
+                types.Tool(
+                    name=name,
+                    title=tool.title,
+                    description=tool.description,
+                    input_schema=dict(tool.schema),
+                    _meta=mcp_app.of_tool(name),
+                )
+                for name, tool in found.items()
             ]
         )
 
@@ -118,7 +126,7 @@ class DiagramServer:
             try:
                 found = await self.tools.until_it_asks(run_id, since=since, after=after, tell=tell)
                 if isinstance(found, RunState):
-                    return self._result(found)
+                    return await self._result(context, found)
                 response = given.pop(found.label, None)
                 modern = context.protocol_version in MODERN_PROTOCOL_VERSIONS
                 if response is None:
@@ -143,12 +151,14 @@ class DiagramServer:
             await self.tools.answer(place, mcp_questions.answer(response))
             since, after = found.seq, found.request_id
 
-    def _result(self, state: RunState) -> types.CallToolResult:
+    async def _result(self, context: Any, state: RunState) -> types.CallToolResult:
         self._shown.add(state.run_id)
         if state.source is None:
             return mcp_content.result(state)
         uri = RUN_DRAWING.format(run_id=state.run_id)
-        return mcp_content.result(state, types.ResourceLink(uri=uri, name=f"{state.diagram}, as it ran", mime_type=SVG))
+        link = types.ResourceLink(uri=uri, name=f"{state.diagram}, as it ran", mime_type=SVG)
+        store = self.tools.runtime.services.store
+        return mcp_content.result(state, link, meta=await mcp_app.of_result(context, store, state.run_id))
 
     # Prompts.
 
@@ -180,35 +190,39 @@ class DiagramServer:
 
     async def _list_resources(self, context: Any, params: Any) -> types.ListResourcesResult:
         found = await asyncio.to_thread(self.tools.tools)
-        return types.ListResourcesResult(
-            resources=[
-                types.Resource(uri=TOOL_DRAWING.format(name=name), name=f"{tool.title}, drawn", mime_type=SVG)
-                for name, tool in found.items()
-            ]
-        )
+        drawings = [
+            types.Resource(uri=TOOL_DRAWING.format(name=name), name=f"{tool.title}, drawn", mime_type=SVG)
+            for name, tool in found.items()
+        ]
+        return types.ListResourcesResult(resources=[*drawings, *(mcp_app.resource(name, tool) for name, tool in found.items())])
 
     async def _list_templates(self, context: Any, params: Any) -> types.ListResourceTemplatesResult:
         template = types.ResourceTemplate(uri_template=RUN_DRAWING, name="A run, drawn", mime_type=SVG)
         return types.ListResourceTemplatesResult(resource_templates=[template])
 
     async def _read_resource(self, context: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        kind, _, rest = str(params.uri).removeprefix("dipeo://").partition("/")
+        uri = str(params.uri)
+        kind, _, rest = uri.removeprefix("dipeo://").partition("/")
         name = rest.removesuffix("/drawing.svg")
-        svg: str | None = None
+        found: types.TextResourceContents | None = None
         try:
-            if kind == "diagrams":
+            if (of_page := mcp_app.named(uri)) is not None:
+                found = mcp_app.page(uri, await asyncio.to_thread(self.tools.tool, of_page))
+            elif kind == "diagrams":
                 tool = await asyncio.to_thread(self.tools.tool, name)
-                svg = await asyncio.to_thread(tool.document.svg)
+                found = _drawing(uri, await asyncio.to_thread(tool.document.svg))
             elif kind == "runs" and name in self._shown:
                 state = await self.tools.runs.state(name)
-                svg = await asyncio.to_thread(self.tools.drawing, state)
+                found = _drawing(uri, await asyncio.to_thread(self.tools.drawing, state))
         except DipeoError:  # there is no such diagram, or no such run any more
             pass
-        if svg is None:
-            uri = str(params.uri)[:200]
-            raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri}.", {"uri": uri})
-        contents = types.TextResourceContents(uri=params.uri, mime_type=SVG, text=redactor.text(svg))
-        return types.ReadResourceResult(contents=[contents])
+        if found is None:
+            raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri[:200]}.", {"uri": uri[:200]})
+        return types.ReadResourceResult(contents=[found])
+
+
+def _drawing(uri: str, svg: str | None) -> types.TextResourceContents | None:
+    return None if svg is None else types.TextResourceContents(uri=uri, mime_type=SVG, text=redactor.text(svg))
 
 
 def _failed(text: str) -> types.CallToolResult:

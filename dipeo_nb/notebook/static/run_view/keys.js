@@ -11,13 +11,15 @@ const SHEET = [
 export function keys(view, parts) {
   const quiet = h("select", { onchange: (e) => { view.quiet = e.target.value; } }, [["", "beginnings, ends, questions, failures"], ["some", "questions and failures"], ["all", "nothing"]].map(([value, text]) => h("option", { value }, text)));
   const title = view.unique("keys");
+  const close = h("button", { type: "button", class: "dp-btn", onclick: () => sheet.close() }, "Close");
   const sheet = h("dialog", { class: "dp-sheet", "aria-labelledby": title }, h("h3", { id: title }, "Keys"), h("dl", {}, SHEET.map(([k, what]) => h("div", {}, h("dt", {}, k.split(/[\s,]+/).map((x) => h("kbd", {}, x))), h("dd", {}, what)))),
-    h("label", { class: "dp-quiet" }, "A screen reader is told of ", quiet), h("button", { type: "button", class: "dp-btn", autofocus: true, onclick: () => sheet.close() }, "Close"));
+    h("label", { class: "dp-quiet" }, "A screen reader is told of ", quiet), close);
+  const help = () => { sheet.showModal(); close.focus(); }; // not `autofocus`, of which browsers complain in a frame of another page
 
   const acts = {
     k: () => view.play(), j: () => view.step(-1), ";": () => view.step(1), l: () => view.follow(), End: () => view.follow(), Home: () => view.start(), 1: () => view.speed(1), 2: () => view.speed(10), 3: () => view.speed(100),
     "[": () => view.turnBy(-1), "]": () => view.turnBy(1), d: () => parts.panel.toggle(), a: () => parts.panel.show("answer"), p: () => parts.panel.show("prompt"), m: () => parts.panel.show("memory"), i: () => parts.panel.show("inputs"),
-    c: () => parts.panel.show(view.hasCode() ? "code" : "calls"), o: () => parts.panel.show("log"), g: () => parts.drawing.focus(), t: () => parts.timeline.focus(), e: () => parts.log.toggle(), "/": () => parts.log.find(), q: () => parts.question.focus(), "?": () => sheet.showModal(), f: () => view.edit(), x: () => view.alone(), y: () => view.copied("python", true), n: () => view.note(), r: () => view.again(), v: () => view.compare(), Escape: () => view.release(),
+    c: () => parts.panel.show(view.hasCode() ? "code" : "calls"), o: () => parts.panel.show("log"), g: () => parts.drawing.focus(), t: () => parts.timeline.focus(), e: () => parts.log.toggle(), "/": () => parts.log.find(), q: () => parts.question.focus(), "?": help, f: () => view.edit(), x: () => view.alone(), y: () => view.copied("python", true), n: () => view.note(), r: () => view.again(), v: () => view.compare(), Escape: () => view.release(),
   };
   function pressed(e) {
     const passes = e.ctrlKey || e.metaKey || e.altKey || e.key === "Tab" || (e.shiftKey && e.key === "Enter");
@@ -28,5 +30,5 @@ export function keys(view, parts) {
     act();
     e.preventDefault();
   }
-  return { sheet, pressed, help: () => sheet.showModal() };
+  return { sheet, pressed, help };
 }
