@@ -24,7 +24,7 @@ trap 'kill 0' INT TERM
 if [ "${2:-}" = quick ]; then
     groups='tests/unit
 tests/integration tests/repository'
-    export OPTIONS="-q -p no:nbmake"
+    export OPTIONS="-q -p no:nbmake" HYPOTHESIS_PROFILE=quick
 else
     QUICK=
     export CI=true  # here as there: a test that skips for want of a part fails

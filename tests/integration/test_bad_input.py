@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.config import override_settings
 from dipeo_nb.diagram import load, load_text
 from dipeo_nb.diagram.source_files import MAX_BYTES
 from dipeo_nb.errors import DiagramError, DiagramFormatError, DiagramNotFoundError, UserError, ValidationError
+from tests.support.examples import examples
 from tests.support.waiting import cpu_within
 
 GOOD = "version: light\nnodes:\n- {label: A, type: start}\n"
@@ -299,7 +300,7 @@ yamlish = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     text=yamlish | yamlish.map(lambda t: GOOD + t) | yamlish.map(lambda t: "version: readable\nnodes:\n- A: {}\nflow:\n- " + t)
 )

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import dipeo_nb
@@ -27,6 +26,7 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient
+from tests.support.examples import examples
 from tests.support.row_diagrams import asking, diagram
 
 Answer = Callable[[LLMRequest], Any]
@@ -515,7 +515,7 @@ class Cut(InMemoryRunStore):
     parallel=st.booleans(),
     cuts=st.lists(st.integers(3, 40), max_size=2),
 )
-@hypothesis_settings(max_examples=40)
+@examples(40)
 def test_any_batch_does_each_item_once(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,

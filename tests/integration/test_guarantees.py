@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dipeo_nb as dp
@@ -26,6 +26,7 @@ from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.notebook.run_display import RunDisplay
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import SlowClient, scripted
+from tests.support.examples import examples
 from tests.support.graph_dsl import Note
 from tests.support.graphs import plan_of
 
@@ -135,7 +136,7 @@ def test_nothing_is_shown_that_was_not_written(last: int):
 # 2.
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data())
 def test_numbers_have_no_gap_whatever_happens_when(data: st.DataObject):
     """Nodes side by side, which say something and log at random moments: the store has 1, 2, 3 …, the bus tells them in that order, and

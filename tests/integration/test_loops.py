@@ -580,7 +580,14 @@ def stored(events: list[Event]) -> list[Event]:
     return [event._replace(payload=json.loads(encode(event.payload))) for event in events]
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if not r.end], ids=[i for i, r in zip(IDS, ROWS, strict=True) if not r.end])
+QUICK = 6
+"""One row in so many is cut off and resumed in `make quick` too."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=IDS[n], marks=[pytest.mark.slow] if n % QUICK else []) for n, row in enumerate(ROWS) if not row.end],
+)
 def test_resumed_and_forked_runs_agree(row: Row):
     """A run that was cut off after any event and resumed, and forks that take over a part, are as an uninterrupted run."""
     shape, decided = loops.parse(row.arrows), loops.choices(row.decided)
@@ -637,6 +644,7 @@ def agree(one: loops.Outcome, other: loops.Outcome) -> bool:
     return all(a == b for node in one.runs for a, b in zip(one.runs[node], other.runs.get(node, []), strict=False))
 
 
+@pytest.mark.slow
 def test_random_diagrams_are_resumed_and_forked():
     """What the table shows of resumed and forked runs holds for random programs."""
     compared = 0

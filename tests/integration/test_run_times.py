@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.common.loop import run_sync
@@ -44,6 +44,7 @@ from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
+from tests.support.examples import examples
 from tests.support.graphs import plan_of
 from tests.support.node_types import registered
 
@@ -442,7 +443,7 @@ def simulations(draw: st.DrawFn) -> Simulation:
     return Simulation(inputs, seconds, draw(st.integers(1, 4)), cut_at, draw(st.integers(0, 1000)))
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(simulations())
 def test_the_critical_path_takes_as_long_as_the_run(simulation: Simulation):
     """Where no time passes between nodes, what was waited for, one after the other, is the whole time of the run; and each step is an

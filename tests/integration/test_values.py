@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, SecretStr
 
@@ -50,6 +50,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer
 from dipeo_nb.testing import scripted
 from tests.support import value_kinds
+from tests.support.examples import examples
 
 HALF = "\ud83d"
 OTHER_HALF = "\ude00"
@@ -135,7 +136,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_every_value_has_a_form_or_a_clear_error(value: Any):
     """The form is plain, its own, and comes back from strict JSON as it was."""
@@ -212,7 +212,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, Pa
         yield session, base
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(st.lists(VALUES, min_size=4, max_size=6))
 def test_random_values_are_the_same_on_every_way(ways: tuple[Session, Path], given_values: list[Any]):
     """Input, function, code, shared variable, arrows of every kind, condition, sub-diagram, batch, resume and fork."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dipeo_nb.common import injection
 from tests.support.source_tree import FILES, PACKAGE, imports, nodes
 
 ROWS = {
@@ -30,49 +31,51 @@ TYPES_ONLY = {("errors", "domain")}
 """Named in an annotation, never imported at run time."""
 
 
-def room(module: Path | str) -> str:
-    """The room of a file, or of a dotted module name."""
-    if isinstance(module, Path):
-        parts = module.relative_to(PACKAGE).with_suffix("").parts
-        return parts[0]
+def room(module: str) -> str:
+    """The room of a dotted module name."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forgotten() -> Iterator[None]:
-    """So many objects would slow down every collection of garbage in later tests."""
-    yield
-    nodes.cache_clear()
-
-
-@pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
-def test_imports_point_down(file: Path) -> None:
+def test_imports_point_down() -> None:
     """A room imports only rooms below it; siblings never meet; no import is relative."""
-    own = room(file)
-    assert own in ROWS, f"{own} is not in the table of rooms: add it to dipeo_nb/README.md and here"
+    wrong = [line for file in FILES for line in upward(file, file.relative_to(PACKAGE))]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "wrong"),
+    [
+        ("llm/x.py", "from dipeo_nb.domain.chat import LLMRequest", ""),
+        ("llm/x.py", "from dipeo_nb.runtime import Runtime", "llm must not import runtime"),
+        ("llm/x.py", "from dipeo_nb import storage", "llm must not import storage"),
+        ("domain/x.py", "if TYPE_CHECKING:\n    import dipeo_nb.llm.service", "domain must not import llm"),
+        ("domain/x.py", "def f():\n    import dipeo_nb.cli", "domain must not import cli"),
+        ("llm/x.py", "from . import service", "relative import"),
+        ("llm/x.py", "import dipeo_nb.elsewhere", "dipeo_nb.elsewhere is not a room"),
+        ("elsewhere/x.py", "", "elsewhere is not in the table of rooms"),
+    ],
+)
+def test_imports_that_do_not_point_down_are_found(path: str, line: str, wrong: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text(line, encoding="utf-8")
+    found = list(upward(file, Path(path)))
+    assert [wrong in text for text in found] == ([True] if wrong else [])
+
+
+def upward(file: Path, path: Path) -> Iterator[str]:
+    """What of a file's imports does not point down, when it is at *path* below the package."""
+    own = path.with_suffix("").parts[0]
+    if own not in ROWS:
+        yield f"{own} is not in the table of rooms: add it to dipeo_nb/README.md and here"
+        return
     for line, name in imports(file):
-        assert not name.startswith("."), f"{file}:{line}: relative import"
         other = room(name)
-        assert other in ROWS, f"{file}:{line}: {name} is no room"
-        fine = other == own or ROWS[other] < ROWS[own] or (own, other) in TYPES_ONLY
-        assert fine, f"{file}:{line}: {own} must not import {other} ({name})"
-
-
-def test_the_package_has_no_cycles() -> None:
-    """Modules inside a room do not import each other in a circle at import time."""
-    names = {"dipeo_nb." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
-    graph = {name: {n for _, n in _eager_imports(file) if n in names and n != name} for name, file in names.items()}
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"circle: {' → '.join([*path[path.index(name) :], name])}"
-        if name not in done:
-            for other in sorted(graph[name]):
-                visit(other, (*path, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
+        if name.startswith("."):
+            yield f"{file}:{line}: relative import"
+        elif other not in ROWS:
+            yield f"{file}:{line}: {name} is not a room"
+        elif other != own and ROWS[other] >= ROWS[own] and (own, other) not in TYPES_ONLY:
+            yield f"{file}:{line}: {own} must not import {other} ({name})"
 
 
 def test_extras_are_those_that_bring_the_package() -> None:
@@ -90,16 +93,6 @@ def test_extras_are_those_that_bring_the_package() -> None:
         if isinstance(package, ast.BoolOp):  # the name in the ImportError, else this one
             package = package.values[-1]
         assert ast.literal_eval(package) in {re.split(r"[\[>=<]", requirement)[0] for requirement in extras[extra]}
-
-
-def _eager_imports(file: Path) -> Iterator[tuple[int, str]]:
-    """Imports that run when the module is imported: at its top, not for type checkers only."""
-    module = nodes(file)[0]
-    assert isinstance(module, ast.Module)
-    for node in module.body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dipeo_nb"):
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-            yield node.lineno, node.module
 
 
 def test_only_config_reads_the_environment() -> None:
@@ -146,7 +139,7 @@ EFFECTS = {
 def test_handlers_import_no_effects() -> None:
     """A handler has its run's services, and `execution.commands` for programs; nothing else reaches the world from there."""
     for file in HANDLERS:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             where = f"{file.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import):
                 assert not {alias.name for alias in node.names} & EFFECTS, where
@@ -171,10 +164,9 @@ SERVICES = {
 def test_handlers_use_the_services_of_their_kind() -> None:
     """A handler that begins to use another one is looked at: whether the list of a diagram says so, and the gate checks it."""
     for file in (file for file in HANDLERS if file.stem != "__init__"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
         named = {
             node.attr
-            for node in ast.walk(tree)
+            for node in nodes(file)
             if isinstance(node, ast.Attribute)
             and (
                 (isinstance(node.value, ast.Attribute) and node.value.attr == "services")
@@ -189,7 +181,7 @@ def test_each_run_has_a_gate() -> None:
     them. The services behind the gate of a dry run do nothing."""
     found: dict[str, list[ast.Call]] = {}
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "Execution":
                 found.setdefault(str(file.relative_to(PACKAGE)), []).append(node)
     assert {name: [ast.unparse(call.args[1]) for call in calls] for name, calls in found.items()} == {
@@ -273,7 +265,7 @@ def test_files_are_opened_by_handle() -> None:
     found: set[str] = set()
     for file in FILES:
         name = str(file.relative_to(PACKAGE))
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in nodes(file):
             if not isinstance(node, ast.Call) or name.startswith("testing/"):
                 continue
             function = node.func
@@ -289,6 +281,33 @@ def test_files_are_opened_by_handle() -> None:
                 found.add(name)
     assert found <= OPENING_BY_NAME.keys(), "it opens files by name: let it use common.root, or say here why not"
     assert not OPENING_BY_NAME.keys() - found, "these open none any more"
+
+
+def test_points_for_tests_are_in_the_table() -> None:
+    """Each is reached somewhere, and each that is reached is described; `question` is that of the contract itself."""
+    reached = {
+        ast.literal_eval(node.args[0])
+        for file in FILES
+        for node in nodes(file)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") == "reach"
+        and ast.unparse(node.func) == "injection.reach"
+    }
+    assert reached == {*injection.POINTS, "question"}
+
+
+def test_no_hook_is_installed_in_production() -> None:
+    """Only tests and `dipeo_nb.testing` install one."""
+    setting = [
+        file
+        for file in FILES
+        for node in nodes(file)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and node.attr == "hook"
+        and ast.unparse(node) == "injection.hook"
+    ]
+    assert [file.parent.name for file in setting] == ["testing"]
 
 
 OUTSIDE = re.compile(r"§|\b(?:diagram|infra)-spec\b|\b(?:jupyter|architecture|rivals|style)\.md")

@@ -6,16 +6,16 @@ import ast
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.support.regex_steps import Steps, TooManyStepsError, attacks
+from tests.support.source_tree import FILES, PACKAGE, nodes
 
 pytestmark = pytest.mark.slow
-PACKAGE = Path(__file__).parents[2] / "dipeo_nb"
 UNITS = 24
 """Repetitions of an attack's unit; compared with twice as many."""
 GROWTH = 3
@@ -36,8 +36,8 @@ class Use(NamedTuple):
     """How it is used: match, search …"""
 
 
-def _calls(nodes: list[ast.AST]) -> Iterator[ast.Call]:
-    for node in nodes:
+def _calls(found: Iterable[ast.AST]) -> Iterator[ast.Call]:
+    for node in found:
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -60,22 +60,22 @@ def _text(node: ast.expr, names: dict[str, Any]) -> str | None:
 
 
 def _uses() -> Iterator[Use]:
-    for file in sorted(PACKAGE.rglob("*.py")):
+    for file in FILES:
         if " re\n" not in _TEXTS[file]:
             continue
-        nodes = list(ast.walk(ast.parse(_TEXTS[file])))
-        if not any(_calls(nodes)):
+        found = nodes(file)
+        if not any(_calls(found)):
             continue
         dotted = ".".join(("dipeo_nb", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         names = dict(vars(importlib.import_module(dotted)))
         assigned = {
             id(node.value): target.id
-            for node in nodes
+            for node in found
             if isinstance(node, ast.Assign)
             for target in node.targets
             if isinstance(target, ast.Name)
         }
-        for call in _calls(nodes):
+        for call in _calls(found):
             where = f"{file.relative_to(PACKAGE)}:{call.lineno}"
             pattern = _text(call.args[0], names)
             if pattern is None:
@@ -100,7 +100,7 @@ def _methods(name: str, file: Path) -> list[str]:
     return own or [method for called, method in _METHOD_CALLS if called == name]
 
 
-_TEXTS = {file: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.py")}
+_TEXTS = {file: file.read_text(encoding="utf-8") for file in FILES}
 _METHOD_CALLS = [found for text in _TEXTS.values() for found in re.findall(r"\b(\w+)\.(\w+)\(", text)]
 MADE_AT_RUN_TIME = {
     "diagram/printed_values.py": "a number between two marks, each of a fixed text",

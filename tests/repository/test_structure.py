@@ -26,10 +26,6 @@ LATE: dict[str, int] = {
     "integrations/on_use.py": 6, "notebook/tab.py": 2,
 }  # fmt: skip
 """Modules with imports of this package within functions. Packages that are optional or slow to load may be imported late."""
-CIRCLES: list[set[str]] = [
-
-]  # fmt: skip
-"""Modules that import each other in a circle, imports for type checkers included."""
 
 
 def within(found: Mapping[str, int], limit: int, listed: Mapping[str, int]) -> None:
@@ -40,42 +36,96 @@ def within(found: Mapping[str, int], limit: int, listed: Mapping[str, int]) -> N
     assert not listed.keys() - beyond.keys(), "these are within the limit now: take them off the list"
 
 
+Modules = Mapping[str, Path]
+"""Dotted name below the package → file."""
+
+
+def modules_of(package: Path) -> Modules:
+    files = FILES if package == PACKAGE else sorted(package.rglob("*.py"))
+    return {str(file.relative_to(package)): file for file in files}
+
+
+def lines(modules: Modules) -> dict[str, int]:
+    return {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in modules.items()}
+
+
+def fields(modules: Modules) -> dict[str, int]:
+    return {
+        f"{name}:{node.name}": len(set(_fields(node)))
+        for name, file in modules.items()
+        for node in nodes(file)
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def late_imports(modules: Modules) -> dict[str, int]:
+    return {name: len({line for line, _ in imports(file)} & _within_functions(file)) for name, file in modules.items()}
+
+
+def circles(modules: Modules) -> list[set[str]]:
+    """Also counting what is imported for type checkers only."""
+    names = {_dotted(name): file for name, file in modules.items()}
+    graph = {name: set(_top_imports(file, names)) - {name} for name, file in names.items()}
+    return [{name.removeprefix("dipeo_nb.") for name in group} for group in _circles(graph)]
+
+
 def test_modules_are_short() -> None:
-    within({_name(file): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}, MOST_LINES, LONG)
+    within(lines(modules_of(PACKAGE)), MOST_LINES, LONG)
 
 
 def test_classes_have_few_fields() -> None:
-    found: dict[str, int] = {}
-    for file in FILES:
-        for node in nodes(file):
-            if isinstance(node, ast.ClassDef):
-                found[f"{_name(file)}:{node.name}"] = len(set(_fields(node)))
-    within(found, MOST_FIELDS, LARGE)
+    within(fields(modules_of(PACKAGE)), MOST_FIELDS, LARGE)
 
 
 def test_imports_stand_at_the_top() -> None:
-    found = dict.fromkeys(map(_name, FILES), 0)
-    for file in FILES:
-        late = {
-            child.lineno
-            for node in nodes(file)
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-            for child in ast.walk(node)
-            if isinstance(child, (ast.Import, ast.ImportFrom))
-        }
-        found[_name(file)] = len({line for line, _ in imports(file) if line in late})
-    within(found, 0, LATE)
+    within(late_imports(modules_of(PACKAGE)), 0, LATE)
 
 
 def test_modules_form_no_circles() -> None:
-    """Also counting what is imported for type checkers only."""
-    modules = {"dipeo_nb." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): f for f in FILES}
-    graph = {name: set(_top_imports(file, modules)) - {name} for name, file in modules.items()}
-    circles = [{name.removeprefix("dipeo_nb.") for name in group} for group in _circles(graph)]
-    new = [group for group in circles if not any(group <= known for known in CIRCLES)]
-    assert not new
-    gone = [known for known in CIRCLES if not any(group <= known for group in circles)]
-    assert not gone, "these are no circles any more: take them off the list"
+    assert not circles(modules_of(PACKAGE))
+
+
+CLASS = "class Large:\n"
+FIELDS = "".join(f"    f{n}: int\n" for n in range(20))
+STORED = "    def __init__(self):\n" + "".join(f"        self.g{n} = 1\n" for n in range(6))
+BROKEN: dict[str, tuple[dict[str, str], str]] = {
+    "a long module": ({"llm/x.py": "#\n" * 501}, "lines"),
+    "a large class": ({"llm/x.py": CLASS + FIELDS + STORED}, "fields"),
+    "an import within a function": ({"llm/x.py": "def f():\n    from dipeo_nb.llm import y\n", "llm/y.py": ""}, "late"),
+    "an import within a method": ({"llm/x.py": "class C:\n    async def f(self):\n        import dipeo_nb.llm.y\n", "llm/y.py": ""}, "late"),
+    "a circle": ({"llm/x.py": "from dipeo_nb.llm import y\n", "llm/y.py": "from dipeo_nb.llm.x import X\n"}, "circles"),
+    "a circle for type checkers": (
+        {
+            "llm/x.py": "from dipeo_nb.llm.y import Y\n",
+            "llm/y.py": "from dipeo_nb.llm import z\n",
+            "llm/z.py": "if TYPE_CHECKING:\n    from dipeo_nb.llm.x import X\n",
+        },
+        "circles",
+    ),
+    "a circle where a package may be missing": (
+        {"llm/x.py": "try:\n    import dipeo_nb.llm.y\nexcept ImportError:\n    pass\n", "llm/y.py": "import dipeo_nb.llm.x\n"},
+        "circles",
+    ),
+    "nothing else": ({"llm/x.py": "#\n" * 500 + CLASS + FIELDS + "    g: ClassVar[int]\n", "llm/y.py": "from dipeo_nb.llm import x\n"}, "lines"),
+}  # fmt: skip
+"""What is wrong → modules, and the rule that finds it."""
+
+
+@pytest.mark.parametrize("wrong", BROKEN)
+def test_each_rule_fails_when_it_is_broken(wrong: str, tmp_path: Path) -> None:
+    """And no other rule does."""
+    files, rule = BROKEN[wrong]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    modules = modules_of(tmp_path)
+    broken = {
+        "lines": any(size > MOST_LINES for size in lines(modules).values()),
+        "fields": any(size > MOST_FIELDS for size in fields(modules).values()),
+        "late": any(late_imports(modules).values()),
+        "circles": bool(circles(modules)),
+    }
+    assert [name for name, is_broken in broken.items() if is_broken] == [rule]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +145,16 @@ def test_circles_are_found() -> None:
     assert sorted(map(sorted, _circles(graph))) == [["a", "b", "c"], ["e", "e2"]]
 
 
-def _name(file: Path) -> str:
-    return str(file).removeprefix(f"{PACKAGE}/")
+def _dotted(name: str) -> str:
+    return "dipeo_nb." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def _within_functions(file: Path) -> set[int]:
+    """The lines of imports within functions."""
+    functions = (node for node in nodes(file) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    ranges = [range(node.lineno, (node.end_lineno or node.lineno) + 1) for node in functions]
+    found = {node.lineno for node in nodes(file) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    return {line for line in found if any(line in lines for lines in ranges)}
 
 
 def _fields(node: ast.ClassDef) -> Iterator[str]:
@@ -121,6 +179,13 @@ def _top_imports(file: Path, modules: Collection[str]) -> Iterator[str]:
         node = todo.pop()
         if isinstance(node, ast.If):
             todo += node.body + node.orelse
+        elif isinstance(node, ast.Try):
+            todo += (
+                node.body
+                + node.orelse
+                + node.finalbody
+                + [statement for handler in node.handlers for statement in handler.body]
+            )
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom) and node.module:

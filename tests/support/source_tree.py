@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 @cache
 def nodes(file: Path) -> tuple[ast.AST, ...]:
     """The syntax tree of a file, the whole module first."""
-    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    found = tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    gc.freeze()  # so many objects would slow down every collection of garbage in later tests
+    return found
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ConfigDict, create_model
 from pydantic import ValidationError as Invalid
@@ -26,6 +26,7 @@ from dipeo_nb.codegen.typescript.parser import parse_batch
 from dipeo_nb.domain.ports import IRBuilderPort
 from dipeo_nb.errors import CodeError, ConfigurationError, NodeExecutionError, ValidationError
 from dipeo_nb.notebook.session import Session
+from tests.support.examples import examples
 
 PATTERNS = ("interface", "type", "enum", "const")
 SOURCES = {
@@ -410,7 +411,7 @@ def accepts(text: str, value: Any) -> bool:
 
 
 @given(st.data(), st.lists(st.tuples(TYPES, st.booleans()), min_size=1, max_size=4))
-@settings(max_examples=40)
+@examples(40)
 def test_models_accept_what_their_interfaces_accept(data: st.DataObject, fields: list[tuple[Any, bool]]) -> None:
     """Random interfaces → IR → Pydantic: the same values are accepted and refused."""
     text = "; ".join(f"f{n}{'?' if optional else ''}: {kind[0]}" for n, (kind, optional) in enumerate(fields))

@@ -403,6 +403,7 @@ def test_hostile_sources(name: str) -> None:
         assert told["message"] in found["metadata"].get("error", "")
 
 
+@pytest.mark.slow
 def test_many_constants_are_bounded_together() -> None:
     """Steps, values and diagnostics of a whole batch have limits; what is beyond them stands for itself."""
     doubling = "const d1 = ['xxxxxxxxxx'];" + "".join(f"const d{n} = [...d{n - 1}, ...d{n - 1}];" for n in range(2, 18))

@@ -22,6 +22,16 @@ NESTED = json.dumps([{"id": n, "more": {"tags": [n]}} for n in range(30_000)])
 """Of containers that the collector keeps track of."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_frozen() -> Iterator[None]:
+    """As in most applications; `make quick` freezes what collecting the tests has made."""
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    yield
+    if frozen:
+        gc.freeze()
+
+
 @contextmanager
 def collections() -> Iterator[list[int]]:
     """The generations of which collections begin."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram import formats, load_text
@@ -17,6 +17,7 @@ from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, Do
 from dipeo_nb.domain.enums import HandleDirection
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import InvalidDiagramError, ValidationError
+from tests.support.examples import examples
 
 CLASH = """
 version: light
@@ -208,7 +209,7 @@ def meaning(diagram: Diagram) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(model=diagrams(), chain=st.lists(st.sampled_from(sorted(FORMATS)), min_size=1, max_size=4))
 def test_any_chain_of_formats_keeps_every_reference(model: DomainDiagram, chain: list[str]) -> None:
     """Nodes, arrows, persons, the plan and the findings are the same after any chain of conversions."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram import Diagram, from_model, load, load_text
@@ -21,6 +21,7 @@ from dipeo_nb.diagram.formats import FORMATS
 from dipeo_nb.diagram.source import parse
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 from dipeo_nb.errors import StorageError, ValidationError
+from tests.support.examples import examples
 
 LIGHT = """# A debate
 version: light   # the format
@@ -310,7 +311,7 @@ def test_dotted_keys_are_edited_as_they_are_written() -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     value=texts | st.lists(texts, max_size=3) | st.dictionaries(texts, texts, max_size=2),
     place=st.sampled_from(

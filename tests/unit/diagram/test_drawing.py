@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram import labels
@@ -25,6 +25,7 @@ from dipeo_nb.domain.diagram import (
 from dipeo_nb.domain.enums import NodeType, Status
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import ValidationError
+from tests.support.examples import examples
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -241,7 +242,7 @@ def test_hostile_text_is_drawn_as_text(text: str, live: bool) -> None:
     svg.encode("utf-8")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text(st.characters(exclude_categories=())))
 def test_any_text_makes_a_valid_drawing(text: str) -> None:
     """The SVG can be parsed as XML and encoded, for every text there is."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram import from_model, load, load_text
@@ -25,6 +25,7 @@ from dipeo_nb.domain.diagram import (
 )
 from dipeo_nb.domain.enums import ContentType
 from dipeo_nb.domain.nodes import NODE_SPECS
+from tests.support.examples import examples
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "diagrams"
 SUFFIXES = (".yaml", ".json")
@@ -552,7 +553,7 @@ def models(draw: st.DrawFn) -> DomainDiagram:
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(model=models())
 def test_any_diagram_survives_any_format(name: str, model: DomainDiagram) -> None:
     """Whatever the labels and values are, a diagram is the same after writing and reading."""

@@ -6,12 +6,13 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram.layout import Layout, place
 from dipeo_nb.diagram.routing import Box, Point, route
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
+from tests.support.examples import examples
 from tests.support.waiting import cpu_within
 
 
@@ -69,7 +70,7 @@ graphs = st.integers(1, 14).flatmap(
 coordinates = st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0, 100.0, 200.0, 1e300, -1e300])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(graphs)
 def test_any_graph_is_laid_out(graph: tuple[int, list[tuple[int, int]]]) -> None:
     """Loops, self-loops, doubled arrows and loose parts: boxes apart, every arrow from border to border."""
@@ -77,7 +78,7 @@ def test_any_graph_is_laid_out(graph: tuple[int, list[tuple[int, int]]]) -> None
     check(place(model), model)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(graphs, st.lists(st.tuples(coordinates, coordinates), min_size=14, max_size=14))
 def test_any_positions_are_survived(graph: tuple[int, list[tuple[int, int]]], positions: list[tuple[float, float]]) -> None:
     """Wherever a file puts its nodes, boxes end up apart and the drawing stays of a readable size."""

@@ -96,7 +96,9 @@ def test_nothing_lies_on_anything_else(name: str) -> None:
         assert picture.text_at(width) >= size
 
 
-@pytest.mark.parametrize("seeds", [range(40), range(40, 80), range(80, 120), (1672,)], ids=str)
+@pytest.mark.parametrize(
+    "seeds", [range(40), *(pytest.param(r, marks=pytest.mark.slow) for r in (range(40, 80), range(80, 120))), (1672,)], ids=str
+)
 def test_random_diagrams(seeds: Iterable[int]) -> None:
     """So it is for any diagram of up to forty nodes, with and without positions."""
     for seed in seeds:
@@ -169,6 +171,7 @@ def test_arrows_leave_right_and_enter_left(name: str) -> None:
             assert picture.boxes[target].left - 8 <= pieces[-1].right <= picture.boxes[target].left + 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_large_diagrams(seed: int) -> None:
     """Hundreds of nodes: wider than a cell, for zooming, and nothing on anything either."""

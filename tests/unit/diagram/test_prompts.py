@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram.prompts import CACHE_LIMIT, MissingValueWarning, PromptBuilder
@@ -16,6 +16,7 @@ from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.ports import TemplateResult
 from dipeo_nb.errors import TemplateError
 from dipeo_nb.execution.inputs import ConversationView, TextView
+from tests.support.examples import examples
 
 
 class CountingProcessor(SimpleTemplateProcessor):
@@ -326,7 +327,7 @@ JSON_LIKE = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(JSON_LIKE, min_size=2, max_size=6))
 def test_the_cache_never_changes_a_text(values: list[Any]) -> None:
     """Against the processor alone, for values that are often equal to one another."""

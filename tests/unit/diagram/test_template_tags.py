@@ -6,13 +6,14 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.diagram.template_names import check
 from dipeo_nb.diagram.template_tags import tags
 from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.errors import TemplateError
+from tests.support.examples import examples
 
 REFERENCE = re.compile(
     r"(?P<comment>\{\{[~-]?!--.*?--[~-]?\}\}|\{\{[~-]?!.*?\}\}|\{#.*?#\})"
@@ -58,7 +59,7 @@ def _expected(template: str) -> list[tuple[str, int, int, str]]:
     return found
 
 
-@settings(max_examples=1_500, deadline=None)
+@examples(1_500)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 def test_finds_what_the_expression_finds(template: str) -> None:
     """The same tags at the same places, for texts short enough to try everything."""
@@ -90,7 +91,7 @@ UNITS = [
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("opening", ["", "{{ ", "{% ", "{{#each "])
-@pytest.mark.parametrize("closing", ["", "}", "}}", "%}"])
+@pytest.mark.parametrize("closing", ["", *(pytest.param(end, marks=pytest.mark.slow) for end in ("}", "}}", "%}"))])
 def test_nothing_is_slow(unit: str, opening: str, closing: str) -> None:
     """Long runs of what begins a tag and does not end it are text, or one clear error, at once."""
     template = opening + unit * (20_000 // len(unit)) + closing

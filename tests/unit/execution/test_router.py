@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dipeo_nb as dp
@@ -26,6 +26,7 @@ from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.state.memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
+from tests.support.examples import examples
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
@@ -127,7 +128,7 @@ def test_three_connections_one_slow_one_failing(caplog: pytest.LogCaptureFixture
     assert sum("failing is removed" in record.getMessage() for record in caplog.records) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(2, 12), st.booleans()), min_size=1, max_size=40),
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), min_size=1, max_size=6),

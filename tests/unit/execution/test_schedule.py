@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.domain.nodes import NodeSpec
 from dipeo_nb.execution import schedule
 from dipeo_nb.execution.recovery import downstream
+from tests.support.examples import examples
 from tests.support.graphs import COND, END, SKIPPABLE, START, WORK, person, plan_of, play
 
 
@@ -259,7 +260,7 @@ def acyclic(draw: st.DrawFn):
     return nodes, arrows, decisions
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(acyclic(), st.integers(0, 10_000))
 def test_acyclic_graphs(graph, seed):
     """A node runs once, with its live inputs, if it has any and one of those that decide, or none is drawn at all."""
@@ -326,7 +327,7 @@ def looping(draw: st.DrawFn):
     return nodes, arrows, rounds
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(looping(), st.lists(st.integers(0, 10_000), min_size=2, max_size=4))
 def test_structured_programs(program, seeds):
     """Structured programs run as written: once to the end, joins with all their sources of one round, whatever order
@@ -370,7 +371,7 @@ def anything(draw: st.DrawFn):
     return nodes, arrows
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(anything(), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_every_graph_ends(graph, seed, coin):
     """Whatever the graph: the run ends, says so once, and no person_job exceeds its limit."""
@@ -390,7 +391,7 @@ def test_every_graph_ends(graph, seed, coin):
                 assert node.index in played.end.skipped
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(graph=anything(), seed=st.integers(0, 5), coin=st.randoms(use_true_random=False))
 def test_equal_ticks_give_equal_commands(graph, seed, coin):
     """What a scheduler commands depends on nothing but the ticks it has seen: a run that is resumed goes on as it would have."""

@@ -49,10 +49,16 @@ def asked(schema: dict[str, Any]) -> LLMRequest:
     return LLMRequest("echo", "echo", (ChatMessage("user", "x"),), response_format=schema)
 
 
-@pytest.mark.parametrize("case", BOMBS)
+ENDED_BY_TIME = {"choices that double", "backtracking of a check", "backtracking of names"}
+"""Nothing else ends their checks."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] if case in ENDED_BY_TIME else []) for case in BOMBS]
+)
 def test_bombs(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop is not held up meanwhile."""
-    if "backtracking" in case or "choices" in case:  # nothing but the time ends their checks
+    if case in ENDED_BY_TIME:
         monkeypatch.setattr(echo, "MAKE_S", 1.0)
 
     async def go() -> tuple[str, int]:

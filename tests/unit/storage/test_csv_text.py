@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dipeo_nb.errors import StorageError, ValidationError
@@ -17,6 +17,7 @@ from dipeo_nb.storage.csv_text import appended
 from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService
 from dipeo_nb.storage.local import LocalFileSystemAdapter
+from tests.support.examples import examples
 
 
 def append(before: bytes, row: Any) -> bytes:
@@ -144,7 +145,7 @@ def read(text: str, delimiter: str) -> list[list[str]]:
     return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_what_is_appended_is_read_back_by_the_csv_module(data: st.DataObject):
     """Against Python's own writer and reader in the same manner: the old rows, then the new one; or refused, unchanged."""

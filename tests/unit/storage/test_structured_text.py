@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.storage.in_memory import InMemoryFileSystem
 from dipeo_nb.storage.json_db import DBOperationsDomainService, lines_of
+from tests.support.examples import examples
 
 
 def database(**files: str | bytes) -> DBOperationsDomainService:
@@ -141,7 +142,7 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(JSON, JSON)
 def test_json_values_come_back(value: Any, item: Any):
     """Through another parser; an append makes one item of what is no list."""
@@ -155,7 +156,7 @@ def test_json_values_come_back(value: Any, item: Any):
     assert strict(text(db, "x.json")) == [*before, item]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(JSON, max_size=4), JSON, st.sampled_from([None, 1, 2, 4, "\t"]), st.sampled_from(["", "\n", "\r\n \n"]))
 def test_a_list_is_appended_to_as_it_stands(items: list[Any], item: Any, indent: Any, end: str):
     """Every character of what was there is still there, whatever wrote it."""

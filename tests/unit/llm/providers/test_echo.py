@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
@@ -25,6 +25,7 @@ from dipeo_nb.domain.ports import LLMServicePort
 from dipeo_nb.errors import ProviderError, RateLimitError, StructureError, UnsupportedError
 from dipeo_nb.llm.providers.echo import words
 from dipeo_nb.testing import EchoClient, FailingClient, ScriptedClient, SlowClient, scripted
+from tests.support.examples import examples
 from tests.support.wire_openai import events_of, request, run
 
 
@@ -178,7 +179,7 @@ SCHEMAS = st.recursive(
 
 
 @given(SCHEMAS, st.sampled_from(["", "1", "9"]))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_schema_has_an_answer(schema: dict[str, Any], model: str):
     """Random schemas: an answer that fits, the same twice."""
     if "$ref" in str(schema) and "$defs" not in schema:
