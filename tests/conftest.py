@@ -138,7 +138,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 SERVERS = {"child", "chrome", "mortal_postgres", "mortal_redis", "postgres_server", "redis_server", "s3_server"}
 """Fixtures that start processes."""
 STARTERS = {
-    "subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "run_module", "spawn_agent_process", "uvicorn", "Session", "main",
+    "subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "run_module", "ScriptedServer", "spawn_agent_process", "uvicorn", "Session", "main",
 }  # fmt: skip
 """What modules import whose tests start processes: servers, kernels, commands, the workers of code jobs."""
 WIRES = ("tests/contracts/", "tests/unit/llm/providers/", "tests/unit/storage/test_cloud_storage")

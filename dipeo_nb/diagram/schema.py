@@ -13,9 +13,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from dipeo_nb.diagram.connections import CONTENT_TYPE_ALIASES
 from dipeo_nb.diagram.person_fields import PERSON_NUMBERS, PERSON_TEXTS
-from dipeo_nb.diagram.vocabulary import vocabulary
+from dipeo_nb.diagram.vocabulary import MEMORY_PROFILES, vocabulary
 from dipeo_nb.domain.enums import SERVICE_ALIASES, ContentType, HandleLabel, LLMService
-from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec
+from dipeo_nb.domain.nodes import NODE_SPECS, NodeSpec
 from dipeo_nb.domain.request_options import EFFORTS
 
 SCHEMA_ID = "https://dipeo-nb.invalid/light.schema.json"

@@ -19,9 +19,10 @@ from functools import cache
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from dipeo_nb.common.text import nearest, shorten
+from dipeo_nb.diagram.vocabulary import MEMORY_PROFILES
 from dipeo_nb.domain.diagram import DomainNode
 from dipeo_nb.domain.enums import Severity
-from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec
+from dipeo_nb.domain.nodes import NODE_SPECS, NodeSpec
 
 
 class Problem(NamedTuple):

@@ -11,7 +11,17 @@ from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram.reading import Reading
 from dipeo_nb.diagram.spots import DocumentPath
 from dipeo_nb.domain.diagram import DomainNode
-from dipeo_nb.domain.nodes import MEMORY_PROFILES, NODE_SPECS, NodeSpec, field_names
+from dipeo_nb.domain.nodes import NODE_SPECS, NodeSpec
+
+MEMORY_PROFILES = {
+    "FULL": "ALL_MESSAGES",
+    "FOCUSED": "CONVERSATION_PAIRS",
+    "MINIMAL": "SYSTEM_AND_ME",
+    "GOLDFISH": "GOLDFISH",
+    "ONLY_ME": "SENT_TO_ME",
+    "ONLY_I_SENT": "SENT_BY_ME",
+}
+"""Legacy `memory_profile` → `memorize_to`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,11 @@ class Vocabulary:
     def words(self) -> tuple[str, ...]:
         """Every accepted spelling."""
         return (*self.known, *self.aliases)
+
+
+def field_names(cls: type[NodeSpec]) -> tuple[str, ...]:
+    """The canonical property names of a node type."""
+    return tuple(field.name for field in fields(cls))
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dipeo_nb.domain.enums import (
@@ -450,16 +450,6 @@ class DiffPatchNode(NodeSpec):
     create_missing: bool = spec(False, doc="Create the file if it does not exist")
 
 
-MEMORY_PROFILES = {
-    "FULL": "ALL_MESSAGES",
-    "FOCUSED": "CONVERSATION_PAIRS",
-    "MINIMAL": "SYSTEM_AND_ME",
-    "GOLDFISH": "GOLDFISH",
-    "ONLY_ME": "SENT_TO_ME",
-    "ONLY_I_SENT": "SENT_BY_ME",
-}
-"""Legacy `memory_profile` → `memorize_to`."""
-
 NODE_SPECS: dict[str, type[NodeSpec]] = {
     cls.META.type: cls
     for cls in (
@@ -488,13 +478,8 @@ def register_node_spec(cls: type[NodeSpec]) -> None:
     """Make a further node type known to readers, compiler and drawing.
 
     Raises:
-        ValueError: the type is one of the 16 built-in ones.
+        ValueError: the type is a built-in one.
     """
     if cls.META.type in set(NodeType):
         raise ValueError(f"'{cls.META.type}' is a built-in node type; choose another name")
     NODE_SPECS[cls.META.type] = cls
-
-
-def field_names(cls: type[NodeSpec]) -> tuple[str, ...]:
-    """The canonical property names of a node type."""
-    return tuple(f.name for f in fields(cls))

@@ -112,7 +112,7 @@ def _facts(service: str, settings: Settings, held: Mapping[str, Mapping[str, Any
         "images": able.supports_image_generation,
         "batch": able.supports_batch,
     }
-    abilities = (*(name for name, yes in has.items() if yes), f"structured: {able.structured[0]}")
+    abilities = (*(name for name, yes in has.items() if yes), *(f"structured: {mode}" for mode in able.structured[:1]))
     row = held.get(service)
     try:
         kind = providers.client_class(service)

@@ -19,9 +19,9 @@ PAGES = ["README.md", "SECURITY.md", "CONTRIBUTING.md", *sorted(f"docs/{path.nam
 
 
 @pytest.mark.model
-def test_the_ten_lines_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ten_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The Python block runs as it stands, on the embedded model."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)  # it writes run.html
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
     program = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -136,7 +136,7 @@ class ProviderCapabilities:
     always_thinks: bool = False
     """Whether its reasoning cannot be turned off."""
     structured: tuple[OutputMode, ...] = ("prompt",)
-    """Ways to structured output, best first."""
+    """Ways to structured output, best first; empty: there is none."""
     max_context_length: int | None = None
     """Tokens of a request and its answer together; None: unknown."""
     max_output_tokens: int | None = None

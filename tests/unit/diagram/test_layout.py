@@ -197,6 +197,7 @@ def test_the_same_diagram_gives_the_same_layout() -> None:
         assert place(diagram(count, ends)) == place(diagram(count, ends))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "degree"), [(500, 1), (2000, 1), (500, 4)])
 def test_large_graphs_take_bounded_time(count: int, degree: int) -> None:
     """Hundreds of nodes are placed, dense ones too, in a time that a person waits for (20 s would be a wrong order)."""

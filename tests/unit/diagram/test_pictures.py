@@ -277,7 +277,10 @@ HOSTILE_GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE_GRAPHS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if len(ends) > 300 else []) for n, (_, ends) in HOSTILE_GRAPHS.items()],
+)
 def test_hostile_graphs_are_drawn_with_nothing_on_anything(name: str) -> None:
     """Whatever arrows there are, they can be told apart; what would be too many at one place becomes one line."""
     count, ends = HOSTILE_GRAPHS[name]

@@ -11,9 +11,10 @@ import pytest
 
 from dipeo_nb.diagram import from_model, light_schema
 from dipeo_nb.diagram.source import parse
+from dipeo_nb.diagram.vocabulary import field_names
 from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import NodeType
-from dipeo_nb.domain.nodes import NODE_SPECS, field_names
+from dipeo_nb.domain.nodes import NODE_SPECS
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "diagrams"
 VALIDATOR = jsonschema.Draft202012Validator(light_schema())

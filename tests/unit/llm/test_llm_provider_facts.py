@@ -32,6 +32,7 @@ from dipeo_nb.llm import catalogue, providers
 from dipeo_nb.llm.capabilities import capabilities_of
 from dipeo_nb.llm.core.client import UnifiedClient
 from dipeo_nb.llm.pricing import cost_usd
+from dipeo_nb.llm.providers.echo import EchoClient
 from dipeo_nb.security.environment import EnvironmentAPIKeyService, service_of
 from tests.support.source_tree import FILES, PACKAGE
 
@@ -199,6 +200,15 @@ def test_a_broken_package_spoils_nothing(
     assert "no feathers" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ConfigurationError, match="no feathers"):
         providers.client_class("parrot")
+
+
+def test_a_provider_without_structured_answers_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(llm_providers, "_REGISTERED", {})
+    providers.register("parrot", type("Parrot", (EchoClient,), {"provider": "parrot", "abilities": {"structured": []}}))
+    (row,) = [row for row in dp.models() if row.service == "parrot"]
+    assert not [ability for ability in row.abilities if ability.startswith("structured")]
+    assert cli.main(["models"]) == 0
+    assert "parrot" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("prefix", ["", "sk", "a b c", "[a-z]+", "käse-"])
