@@ -11,14 +11,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from dipeo_nb.common import function_loop, user_code
 from dipeo_nb.common.aio import on_loop
 from dipeo_nb.common.loop import on_library_loop
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
-from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
+from dipeo_nb.domain.ports import EventBus, EventHandler, Overflow, Subscription
 from dipeo_nb.errors import EventBusError
 from dipeo_nb.events.plain_handlers import Inbox, PlainHandlers
 
@@ -216,7 +216,7 @@ class _Subscriber:
             _LOG.exception("An event handler's on_error failed")
 
 
-class InMemoryEventBus:
+class InMemoryEventBus(EventBus):
     """`EventBus` within the process.
 
     Args:
@@ -265,16 +265,6 @@ class InMemoryEventBus:
             return draining.done()
         finally:
             draining.cancel()
-
-    async def __aenter__(self) -> Self:
-        await self.initialize()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.cleanup()
-
-    async def publish(self, event: Event) -> None:
-        await self.publish_batch((event,))
 
     async def publish_batch(self, events: Sequence[Event]) -> None:
         check_events(events)

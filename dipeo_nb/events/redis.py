@@ -15,7 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
-from typing import Any, Self
+from typing import Any
 
 from dipeo_nb.common.aio import on_loop
 from dipeo_nb.common.json_values import decode, encode
@@ -24,7 +24,7 @@ from dipeo_nb.common.redis_server import RedisServer, trouble
 from dipeo_nb.common.retry import Backoff
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.ports import EventHandler, Overflow, Subscription
+from dipeo_nb.domain.ports import EventBus, EventHandler, Overflow, Subscription
 from dipeo_nb.errors import DipeoError, EventBusError
 from dipeo_nb.events.in_memory import CLEANUP_S, InMemoryEventBus, check_events
 
@@ -60,7 +60,7 @@ return last
 """
 
 
-class RedisEventBus:
+class RedisEventBus(EventBus):
     """`EventBus` across processes.
 
     Args:
@@ -146,16 +146,6 @@ class RedisEventBus:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.close()
-
-    async def __aenter__(self) -> Self:
-        await self.initialize()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.cleanup()
-
-    async def publish(self, event: Event) -> None:
-        await self.publish_batch((event,))
 
     async def publish_batch(self, events: Sequence[Event]) -> None:
         check_events(events)

@@ -26,7 +26,6 @@ from dipeo_nb.domain.payloads import (
     ExecutionStarted,
     NodeCompleted,
     NodeError,
-    NodeStarted,
 )
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Question, RunGate
@@ -43,7 +42,7 @@ from dipeo_nb.execution.conversation import as_record
 from dipeo_nb.execution.fork import begun_work, changed_nodes, reusable
 from dipeo_nb.execution.journal import legible
 from dipeo_nb.execution.nested import matched
-from dipeo_nb.execution.record import message_of, progress
+from dipeo_nb.execution.record import message_of, progress, progress_line
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.run_errors import error_value
 from dipeo_nb.execution.run_state import RunState
@@ -348,18 +347,9 @@ def _teller(context: NodeContext) -> Any:
     """Shows in the parent's view where the child is."""
 
     def tell(event: Event) -> None:
-        match event.type:
-            case EventType.NODE_STARTED:
-                mark = "…"
-            case EventType.NODE_COMPLETED if cast("NodeCompleted", event.payload).get("status") == Status.COMPLETED:
-                mark = "✓"
-            case EventType.NODE_ERROR:
-                mark = "✗"
-            case _:
-                return
-        label = cast("NodeStarted | NodeCompleted | NodeError", event.payload).get("label")
-        data = {"run_id": event.run_id, "node": event.node_id, "type": str(event.type)}
-        context.show(progress(context.run, f"{label} {mark}", data))
+        if (line := progress_line(event)) is not None:
+            data = {"run_id": event.run_id, "node": event.node_id, "type": str(event.type)}
+            context.show(progress(context.run, line, data))
 
     return tell
 

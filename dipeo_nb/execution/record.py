@@ -11,7 +11,8 @@ from typing import Any, cast
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.domain.chat import Message
-from dipeo_nb.domain.enums import MessageType, Status
+from dipeo_nb.domain.enums import EventType, MessageType, Status
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.node_meta import MessageRecord
 from dipeo_nb.domain.nodes import ConditionNode
 from dipeo_nb.domain.payloads import (
@@ -181,6 +182,20 @@ def count(run: int, done: int, total: int) -> ProgressOutput:
 
 
 # Read back.
+
+
+def progress_line(event: Event) -> str | None:
+    """How far an event shows its run to be: `Write …`, `Write ✓` or `Write ✗`; None for events of other kinds."""
+    match event.type:
+        case EventType.NODE_STARTED:
+            mark = "…"
+        case EventType.NODE_COMPLETED if cast(NodeCompleted, event.payload)["status"] == Status.COMPLETED:
+            mark = "✓"
+        case EventType.NODE_ERROR:
+            mark = "✗"
+        case _:
+            return None
+    return f"{cast(NodeStarted | NodeCompleted | NodeError, event.payload)['label']} {mark}"
 
 
 def published(node: PlanNode, completed: NodeCompleted) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from dipeo_nb.diagram.document import Diagram, load, load_named
 from dipeo_nb.diagram.drawing import draw
 from dipeo_nb.diagram.labels import NodeLook
 from dipeo_nb.diagram.schema_check import validator
-from dipeo_nb.domain.enums import EventType, Status
+from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import StartNode, UserResponseNode
 from dipeo_nb.domain.plan import Plan
@@ -302,20 +302,6 @@ def in_words(outputs: Mapping[str, Any]) -> str:
     """Outputs as text: the only one as it is, several as JSON."""
     value = next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
     return value if isinstance(value, str) else json_text(value)
-
-
-def progress_line(event: Event, plan: Plan | None = None) -> str | None:
-    """What an event says of how far a run is; None for events of other kinds."""
-    label = event.payload.get("label") or event.node_id
-    match event.type:
-        case EventType.NODE_STARTED:
-            return f"{label} …"
-        case EventType.NODE_COMPLETED:
-            return f"{label} ✓"
-        case EventType.NODE_ERROR:
-            return f"{label} ✗"
-        case _:
-            return None
 
 
 def _tool(name: str, document: Diagram, plan: Plan) -> DiagramTool:

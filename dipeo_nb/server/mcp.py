@@ -25,8 +25,9 @@ from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, MissingDependencyError
+from dipeo_nb.execution.record import progress_line
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.server.diagram_tools import DiagramTool, DiagramTools, described, progress_line
+from dipeo_nb.server.diagram_tools import DiagramTool, DiagramTools, described
 from dipeo_nb.server.listen import is_local, listen
 
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import Event, RunSummary
@@ -190,10 +190,9 @@ class Subscription(NamedTuple):
 class EventBus(Protocol):
     """Distributes stored events; never a second source of truth. Runs on the library's loop."""
 
-    @abstractmethod
     async def publish(self, event: Event) -> None:
         """Publish one event."""
-        ...
+        await self.publish_batch((event,))
 
     @abstractmethod
     async def publish_batch(self, events: Sequence[Event]) -> None:
@@ -259,7 +258,7 @@ class EventBus(Protocol):
         """Drain, then stop. Safe to call twice."""
         ...
 
-    async def __aenter__(self) -> EventBus:
+    async def __aenter__(self) -> Self:
         """Initialize the bus."""
         await self.initialize()
         return self
