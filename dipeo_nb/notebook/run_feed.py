@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -14,11 +13,12 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, TrustError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.notebook.live_clock import LiveClock
 from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
 _PIECES = frozenset({"text", "reasoning", "stdout"})
 """Kinds of output that come in pieces."""
-_STARTED, _OUTPUT = EventType.EXECUTION_STARTED, EventType.NODE_OUTPUT
+_OUTPUT = EventType.NODE_OUTPUT
 
 
 class RunFeed:
@@ -176,27 +176,6 @@ class RunFeed:
             return None
         self.last = events[-1].seq
         return {"after": after, "last": self.last, "rows": list(joined(events))}
-
-
-class LiveClock:
-    """Seconds for which a run was at work: those do not count in which it lay cut off, until it was resumed."""
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-        self._at = 0.0
-        self._dead = 0.0
-
-    def take(self, event: Event) -> None:
-        if self._began is None:
-            self._began = event.occurred_at
-        elif event.type is _STARTED and "resumed" in event.payload:
-            self._dead += max(0.0, event.occurred_at - self._at)
-        self._at = event.occurred_at
-
-    def now(self, going: bool) -> float:
-        if self._began is None:
-            return 0.0
-        return max(0.0, max(self._at, time.time() if going else self._at) - self._began - self._dead)
 
 
 def joined(events: Iterable[Event]) -> Iterator[run_page.Row]:

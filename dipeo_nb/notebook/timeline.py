@@ -10,6 +10,7 @@ from dipeo_nb.diagram.drawing_style import FONT
 from dipeo_nb.diagram.labels import clean, escape, fit
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.notebook.live_clock import LiveClock
 
 Kind = Literal["place", "thinking", "work", "person", "retry", "failed"]
 """Waits for a place; at work before the first word; at work; waits for a person; waits to try again; the moment of a failure."""
@@ -61,7 +62,7 @@ class TimelineReader:
         self.labels: Mapping[str, str] = {}
         self.open: dict[str, tuple[Kind, float]] = {}
         """What a node is doing, and since when."""
-        self.begun = self.last = 0.0
+        self.clock = LiveClock()
 
     def take(self, event: Event) -> None:
         if event.type is EventType.RUN_NOTE:
@@ -70,10 +71,9 @@ class TimelineReader:
         if event.type is EventType.EXECUTION_STARTED:
             if "resumed" in p:
                 self._close_all()
-                self.begun += event.occurred_at - self.last
             else:
-                self.begun, self.labels = event.occurred_at, p.get("labels", {})
-        self.last = event.occurred_at
+                self.labels = p.get("labels", {})
+        self.clock.take(event)
         if node is None:
             return
         match event.type:
@@ -105,11 +105,11 @@ class TimelineReader:
         lanes = [
             lane for lane in self.lanes.values() if lane.seconds >= SHORTEST_S or any(k == "failed" for k, _, _ in lane.parts)
         ]
-        return Timeline(lanes, max(0.0, self.last - self.begun))
+        return Timeline(lanes, self.clock.seconds)
 
     @property
     def _now(self) -> float:
-        return max(0.0, self.last - self.begun)
+        return self.clock.seconds
 
     def _is(self, node: str, *kinds: Kind) -> bool:
         return node in self.open and self.open[node][0] in kinds

@@ -23,30 +23,7 @@ from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.tables import Outputs, Table, text_table
 from dipeo_nb.notebook.transcript import Transcript
 from dipeo_nb.testing import scripted
-
-DIAGRAM = """
-version: light
-metadata: {name: Letter}
-persons:
-  Anna: {service: openai, model: m, system_prompt: Be brief.}
-nodes:
-- {label: Start, type: start, custom_data: {topic: cats}}
-- {label: Writer, type: person_job, person: Anna, default_prompt: "About {{topic}}."}
-- {label: Letter, type: endpoint}
-connections:
-- {from: Start, to: Writer}
-- {from: Writer, to: Letter}
-"""
-CODE = """
-version: light
-nodes:
-- {label: Start, type: start}
-- {label: Work, type: code_job, code: "result = 1 / 0"}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Work}
-- {from: Work, to: End}
-"""
+from tests.support.row_diagrams import BROKEN_CODE, LETTER
 
 
 def through_pickle(value: Any) -> Any:
@@ -77,7 +54,7 @@ def test_the_package_is_the_same_wherever_it_is_named(copied: Callable[[Any], An
 @pytest.mark.parametrize("copied", COPIES)
 def test_results_are_copied_whole(session: Session, copied: Callable[[Any], Any]):
     """What a result and a run have to say, a copy says, without the store."""
-    result = session.run(DIAGRAM)
+    result = session.run(LETTER)
     for one in (copied(result), copied(result.run)):
         assert isinstance(one, (RunResult, Run))
         assert repr(one) == repr(result if isinstance(one, RunResult) else result.run)
@@ -94,14 +71,14 @@ def test_results_are_copied_whole(session: Session, copied: Callable[[Any], Any]
 def test_a_copy_of_a_failed_run_raises_its_error(session: Session):
     """Where the result is asked for, as the run does."""
     with pytest.raises(dp.RunError) as caught:
-        session.run(CODE)
+        session.run(BROKEN_CODE)
     with pytest.raises(dp.RunError, match="division"):
         through_pickle(caught.value.run).result()  # type: ignore[attr-defined]
 
 
 def test_a_copy_of_a_run_that_goes_on_is_what_it_is_now(tmp_path: Path):
     """The run itself goes on where it began."""
-    waiting = CODE.replace("1 / 0", "__import__('time').sleep(20)")
+    waiting = BROKEN_CODE.replace("1 / 0", "__import__('time').sleep(20)")
     with Session(tmp_path) as session:
         run = session.start(waiting)
         while run.node("Work").status != "running":
@@ -116,7 +93,7 @@ def test_a_copy_of_a_run_that_goes_on_is_what_it_is_now(tmp_path: Path):
 
 def test_events_of_a_copy_can_be_gone_through(session: Session):
     """`async for` gives every event of a run that came from elsewhere."""
-    result = session.run(DIAGRAM)
+    result = session.run(LETTER)
 
     async def collected() -> list[Any]:
         return [event async for event in through_pickle(result.run)]
@@ -127,7 +104,7 @@ def test_events_of_a_copy_can_be_gone_through(session: Session):
 def test_a_copied_run_can_be_forked_where_its_record_is(tmp_path: Path):
     """A run that comes back from a worker belongs to the default session, which may have the record."""
     with dp.override_settings(base_dir=tmp_path):
-        came = through_pickle(dp.run(DIAGRAM, model="echo", view=False).run)
+        came = through_pickle(dp.run(LETTER, model="echo", view=False).run)
         assert came.fork(set={"nodes.Writer.default_prompt": "Hello"}, view=False).result().output == "[Anna] Hello"
 
 
@@ -158,7 +135,7 @@ def test_a_session_says_why_it_is_not_copied(session: Session):
 
 def test_a_run_of_another_process_is_not_stopped_in_silence(tmp_path: Path):
     """Stopping it here would change nothing, which is said."""
-    waiting = CODE.replace("1 / 0", "__import__('time').sleep(20)")
+    waiting = BROKEN_CODE.replace("1 / 0", "__import__('time').sleep(20)")
     with Session(tmp_path) as session, Session(tmp_path) as other:
         run = session.start(waiting)
         while not other.runs():
@@ -176,11 +153,11 @@ def test_a_run_of_another_process_is_not_stopped_in_silence(tmp_path: Path):
 
 def test_the_id_of_a_run_has_the_same_name_everywhere(session: Session):
     """`run_id`, as in events, rows of the history, errors and JSON; `id` is the short form of old."""
-    result = session.run(DIAGRAM, view=False)
+    result = session.run(LETTER, view=False)
     row, event = session.runs(1)[0], result.events[0]
     assert result.run_id == result.run.run_id == row.run_id == event.run_id == result.to_dict()["run_id"]
     assert (result.id, result.run.id) == (result.run_id, result.run_id)
-    failed = session.start(CODE, view=False)
+    failed = session.start(BROKEN_CODE, view=False)
     with pytest.raises(dp.RunError) as error:
         failed.result()
     assert error.value.run_id == failed.run_id
@@ -188,18 +165,18 @@ def test_the_id_of_a_run_has_the_same_name_everywhere(session: Session):
 
 def test_to_dict_is_what_the_command_line_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The same keys and values; JSON can hold all of it, whatever the run gave."""
-    (tmp_path / "letter.light.yaml").write_text(DIAGRAM)
+    (tmp_path / "letter.light.yaml").write_text(LETTER)
     assert main(["run", "letter", "--model", "echo", "--json", "--base-dir", str(tmp_path)]) == 0
     printed = json.loads(capsys.readouterr().out)
     with Session(tmp_path) as session:
         assert session.open_run(printed["run_id"]).to_dict() == printed
-        odd = session.run(CODE.replace("result = 1 / 0", "return {'n': float('nan'), 's': {1}}"))
+        odd = session.run(BROKEN_CODE.replace("result = 1 / 0", "return {'n': float('nan'), 's': {1}}"))
         assert json.loads(json.dumps(odd.to_dict(), allow_nan=False)) == odd.to_dict()
 
 
 def test_columns_have_the_same_types_in_every_frame(session: Session):
     """Also where nothing was spent, so frames of several runs can be put together and summed."""
-    frames = [session.run(DIAGRAM).to_dataframe(), session.run(CODE.replace("1 / 0", "1")).to_dataframe()]
+    frames = [session.run(LETTER).to_dataframe(), session.run(BROKEN_CODE.replace("1 / 0", "1")).to_dataframe()]
     assert [list(map(str, frame.dtypes)) for frame in frames] == [
         ["string", "string", "Int64", "Float64", "Int64", "Float64", "object"]
     ] * 2
@@ -217,7 +194,7 @@ def test_columns_have_the_same_types_in_every_frame(session: Session):
 
 def test_slices_are_tables(session: Session):
     """`r.nodes[:2]` and `dp.runs()[:3]` are shown as the whole is."""
-    result = session.run(DIAGRAM)
+    result = session.run(LETTER)
     assert "<table>" in result.nodes[:2]._repr_html_()
     assert result.nodes[:2].to_dataframe().shape == (2, 7)
     assert repr(result.events[:2]).count("\n") == 2
@@ -230,7 +207,7 @@ def test_slices_are_tables(session: Session):
 def test_every_repr_is_bounded(session: Session):
     """A run with values of 500 KB, and names of 50 KB, takes little room in a notebook, in every form."""
     big, long = "x" * 500_000, "N" * 50_000
-    diagram = dp.load(DIAGRAM).set("nodes.Writer.label", long).set("persons.Anna.system_prompt", big).set("name", long)
+    diagram = dp.load(LETTER).set("nodes.Writer.label", long).set("persons.Anna.system_prompt", big).set("name", long)
     with Session(session.settings.base_dir, llm=scripted(big)) as other:
         result = other.run(diagram, topic=big)
         shown = [
@@ -274,8 +251,8 @@ EVIL = "# Head\n\n![p](http://t/x.png) costs $5 and $10\n\n- a\n<b>x</b> \x1b[31
 def test_tables_stay_on_one_line_and_are_no_mathematics(session: Session):
     """In an export to Markdown an empty line would end the HTML, and what follows would be live; front ends leave dollars alone."""
     with Session(session.settings.base_dir, llm=scripted(EVIL)) as other:
-        result = other.run(DIAGRAM)
-        again = other.run(DIAGRAM, topic="dogs")
+        result = other.run(LETTER)
+        again = other.run(LETTER, topic="dogs")
         outputs = result.outputs
         assert isinstance(outputs, Outputs)
         forms = [
@@ -308,9 +285,9 @@ def test_numbers_are_aligned_to_the_right():
 
 def test_the_history_can_be_read(session: Session):
     """Short ids with the whole one at hand, a sign for the status, times as people say them, models, tokens and cost."""
-    done = session.run(DIAGRAM)
+    done = session.run(LETTER)
     with pytest.raises(dp.RunError):
-        session.run(CODE)
+        session.run(BROKEN_CODE)
     html, text = session.runs()._repr_html_(), repr(session.runs())
     short = done.id.removeprefix("exec_")[:8]
     assert f'title="{done.id}">{short}</span>' in html

@@ -7,6 +7,45 @@ from itertools import pairwise
 from typing import Any
 
 MODEL = {"service": "openai", "model": "m"}
+LETTER = """
+version: light
+metadata: {name: Letter}
+persons:
+  Anna: {service: openai, model: m, system_prompt: Be brief.}
+nodes:
+- {label: Start, type: start, custom_data: {topic: cats}}
+- {label: Writer, type: person_job, person: Anna, default_prompt: "About {{topic}}."}
+- {label: Letter, type: endpoint}
+connections:
+- {from: Start, to: Writer}
+- {from: Writer, to: Letter}
+"""
+"""Anna writes about what the start node says."""
+HOSTILE_NAME = """
+version: light
+metadata: {name: "Two <b>nodes</b>"}
+persons:
+  Anna: {service: openai, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: Writer, type: person_job, person: Anna, default_prompt: Write.}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Writer}
+- {from: Writer, to: End}
+"""
+"""Anna writes, in a diagram whose name is markup."""
+BROKEN_CODE = """
+version: light
+nodes:
+- {label: Start, type: start}
+- {label: Work, type: code_job, code: "result = 1 / 0"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Work}
+- {from: Work, to: End}
+"""
+"""A code job that fails."""
 
 
 def diagram(*nodes: Mapping[str, Any], arrows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:

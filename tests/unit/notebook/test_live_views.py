@@ -22,22 +22,9 @@ from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import chat_feed, view
 from dipeo_nb.notebook.chat_feed import ChatFeed
-from dipeo_nb.notebook.run_feed import LiveClock, RunFeed, joined
+from dipeo_nb.notebook.run_feed import RunFeed, joined
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer
-
-DIAGRAM = """
-version: light
-metadata: {name: "Two <b>nodes</b>"}
-persons:
-  Anna: {service: openai, model: m}
-nodes:
-- {label: Start, type: start}
-- {label: Writer, type: person_job, person: Anna, default_prompt: Write.}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Writer}
-- {from: Writer, to: End}
-"""
+from tests.support.row_diagrams import HOSTILE_NAME
 
 
 class Wire(comm.DummyComm):
@@ -63,7 +50,7 @@ class Story:
     """A run told event by event, without an engine; its record is the list of its events."""
 
     def __init__(self) -> None:
-        self.diagram = load(DIAGRAM).model
+        self.diagram = load(HOSTILE_NAME).model
         self.ids = {n.label: n.id for n in self.diagram.nodes}
         self.state = RunState.fresh("exec_1", "Two <b>nodes</b>", {n.id: n.label for n in self.diagram.nodes})
         self.events: list[Event] = []
@@ -234,14 +221,6 @@ def test_what_a_page_may_ask(story: Story):
     feed.end()
     assert (feed.part(10**6) or {})["live"] is False
     assert asyncio.run(feed.asked({"type": "face"})) == {"type": "face", "data": {"text/plain": "the end"}, "metadata": {}}
-
-
-def test_the_clock_leaves_out_the_time_between_a_cut_and_the_resumption():
-    """Seconds at work: a run that lay interrupted overnight did not work all night."""
-    clock = LiveClock()
-    for at, payload in ((0.0, {}), (5.0, {"x": 1}), (50_000.0, {"resumed": 1}), (50_002.0, {})):
-        clock.take(Event(1, EventType.EXECUTION_STARTED, "e", 1000 + at, None, payload))
-    assert clock.now(False) == pytest.approx(7.0)
 
 
 def test_many_views_share_one_budget(views: view.Views):

@@ -37,21 +37,9 @@ from dipeo_nb.notebook.facade import default_session
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import FailingClient, SlowClient, scripted
+from tests.support.row_diagrams import BROKEN_CODE, LETTER
 from tests.support.waiting import wait_until
 
-WRITER = """
-version: light
-metadata: {name: Letter}
-persons:
-  Anna: {service: openai, model: m}
-nodes:
-- {label: Start, type: start, custom_data: {topic: cats}}
-- {label: Writer, type: person_job, person: Anna, default_prompt: "About {{topic}}."}
-- {label: Letter, type: endpoint}
-connections:
-- {from: Start, to: Writer}
-- {from: Writer, to: Letter}
-"""
 QUESTION = """
 version: light
 nodes:
@@ -65,16 +53,6 @@ connections:
 - {from: Start, to: Age}
 - {from: Name, to: N}
 - {from: Age, to: A}
-"""
-CODE = """
-version: light
-nodes:
-- {label: Start, type: start}
-- {label: Work, type: code_job, code: "result = 1 / 0"}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Work}
-- {from: Work, to: End}
 """
 
 
@@ -177,7 +155,7 @@ def test_signatures_name_types_that_can_be_looked_up(owner: Any):
 
 def test_run_gives_outputs_usage_and_conversation(session: Session):
     """A finished run: outputs by label, the only output, tokens, money, time, messages, nodes, events without gap."""
-    result = session.run(WRITER, topic="dogs")
+    result = session.run(LETTER, topic="dogs")
     assert result.status == "completed"
     assert result.outputs == {"Letter": "Dear cats"}
     assert result.output == "Dear cats"
@@ -193,24 +171,24 @@ def test_run_gives_outputs_usage_and_conversation(session: Session):
 
 def test_inputs_may_have_any_name(session: Session):
     """Variables come as keywords, or in `inputs=` when an option has their name."""
-    result = session.run(WRITER.replace("topic}}", "model}}"), inputs={"model": "a car"}, topic="unused")
+    result = session.run(LETTER.replace("topic}}", "model}}"), inputs={"model": "a car"}, topic="unused")
     assert result.conversation[0]["content"] == "About a car."
 
 
 def test_diagrams_come_in_every_form(session: Session, tmp_path: Path):
     """A path, a name, a text, a mapping and a Diagram all run."""
     path = tmp_path / "letter.light.yaml"
-    path.write_text(WRITER)
+    path.write_text(LETTER)
     loaded = session.load(path)
     mapping = {"version": "light", "nodes": [{"label": "Start", "type": "start"}, {"label": "E", "type": "endpoint"}],
                "connections": [{"from": "Start", "to": "E"}]}  # fmt: skip
-    for source in (path, str(path), "letter", WRITER, loaded, mapping):
+    for source in (path, str(path), "letter", LETTER, loaded, mapping):
         assert session.run(source).status == "completed"
 
 
 def test_start_returns_at_once_and_can_be_watched(slow: Session):
     """A started run goes on by itself; its state changes meanwhile."""
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     wait_until(lambda: run.node("Writer").text.count("word") >= 3)
     assert run.status == "running"
     assert not run.finished
@@ -223,7 +201,7 @@ def test_start_returns_at_once_and_can_be_watched(slow: Session):
 def test_a_failed_run_raises_what_made_it_fail(session: Session):
     """`run`, `result` and `await` raise the same error, which knows its run; asking twice gives no longer traceback."""
     with pytest.raises(CodeError, match="division") as failure:
-        session.run(CODE)
+        session.run(BROKEN_CODE)
     run: Run = failure.value.run  # type: ignore[attr-defined]
     assert run.status == "failed"
     assert failure.value.run_id == run.id
@@ -243,14 +221,14 @@ def test_a_failed_run_raises_what_made_it_fail(session: Session):
 def test_a_service_that_fails_is_a_service_error(tmp_path: Path):
     """An error of the model's provider keeps its class."""
     with Session(tmp_path, llm=FailingClient()) as session, pytest.raises(ProviderError) as failure:
-        session.run(WRITER)
+        session.run(LETTER)
     assert failure.value.run.status == "failed"  # type: ignore[attr-defined]
 
 
 def test_user_errors_run_nothing(session: Session):
     """A bad diagram, an answer to no node: refused, and nothing is recorded."""
     with pytest.raises(InvalidDiagramError):
-        session.run(WRITER.replace("person: Anna", "person: Nobody"))
+        session.run(LETTER.replace("person: Anna", "person: Nobody"))
     with pytest.raises(UserError, match="Nam") as wrong:
         session.start(QUESTION, answers={"Nam": "x"})
     assert "Name, Age" in str(wrong.value)
@@ -260,7 +238,7 @@ def test_user_errors_run_nothing(session: Session):
 def test_code_of_files_elsewhere_needs_trust(session: Session, tmp_path_factory: pytest.TempPathFactory):
     """A file with code outside the base directory runs only with trust=True."""
     path = tmp_path_factory.mktemp("elsewhere") / "x.light.yaml"
-    path.write_text(CODE.replace("1 / 0", "1"))
+    path.write_text(BROKEN_CODE.replace("1 / 0", "1"))
     with pytest.raises(TrustError):
         session.run(path)
     assert session.run(path, trust=True).output == 1
@@ -271,7 +249,7 @@ def test_a_store_that_refuses_fails_the_run(tmp_path: Path):
     (tmp_path / ".dipeo").mkdir()
     (tmp_path / ".dipeo" / "runs.db").write_bytes(b"this is no database" * 100)
     with Session(tmp_path, llm=scripted()) as session:
-        run = session.start(WRITER)
+        run = session.start(LETTER)
         with pytest.raises(dp.DipeoError, match=r"runs\.db"):
             run.result(10)
         assert run.status == "failed"
@@ -288,7 +266,7 @@ def test_a_session_needs_its_folder(tmp_path: Path):
 
 def test_result_waits_no_longer_than_told(slow: Session):
     """After the timeout: TimeoutError, and the run goes on."""
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     with pytest.raises(TimeoutError, match="still"):
         run.result(0.1)
     wait_until(lambda: run.status == "running")
@@ -297,7 +275,7 @@ def test_result_waits_no_longer_than_told(slow: Session):
 
 def test_stop_from_any_thread(slow: Session):
     """Stop aborts a run that somebody waits for; stopping again, or afterwards, changes nothing."""
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     threading.Timer(0.1, run.stop, ["enough"]).start()
     with pytest.raises(RunAbortedError, match="enough"):
         run.result(5)
@@ -321,7 +299,7 @@ def test_stopping_again_and_again(tmp_path: Path):
     """Stop from before the start to after the end: the run ends in order all the same, and is recorded so."""
     with Session(tmp_path, llm=Reluctant("word " * 500)) as session:
         for head_start in (0.0, 0.1):
-            run = session.start(WRITER)
+            run = session.start(LETTER)
             run.wait(head_start)
             while not run.finished:
                 run.stop("again")
@@ -333,7 +311,7 @@ def test_stopping_again_and_again(tmp_path: Path):
 
 def test_ctrl_c_stops_the_run(slow: Session, monkeypatch: pytest.MonkeyPatch):
     """KeyboardInterrupt while waiting aborts the run before it is raised."""
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     wait = run._finished.wait
     calls: list[float | None] = []
 
@@ -355,7 +333,7 @@ def test_cancelling_an_await_stops_the_run(slow: Session):
     async def cell() -> None:
         await asyncio.wait_for(run, 0.1)
 
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     with pytest.raises(TimeoutError):
         asyncio.run(cell())
     assert run.wait(5)
@@ -364,7 +342,7 @@ def test_cancelling_an_await_stops_the_run(slow: Session):
 
 def test_result_on_the_loop_thread_is_refused(session: Session):
     """Waiting on the library's own loop would never end; it is refused at once."""
-    run = session.start(WRITER)
+    run = session.start(LETTER)
 
     async def wrong() -> None:
         run.result()
@@ -378,7 +356,7 @@ def test_arun_several_at_once(slow: Session):
     """Runs awaited together go on together."""
 
     async def both() -> list[Any]:
-        return await asyncio.gather(slow.arun(WRITER), slow.arun(WRITER))
+        return await asyncio.gather(slow.arun(LETTER), slow.arun(LETTER))
 
     slow.runtime.services.llm.delay = 0.001  # type: ignore[attr-defined]
     assert [r.status for r in asyncio.run(both())] == ["completed", "completed"]
@@ -389,7 +367,7 @@ def test_async_for_gives_every_event(session: Session, late: bool):
     """`async for` gives the events from number 1 without a gap, to late comers too, and ends with the run."""
 
     async def watch() -> list[int]:
-        run = session.start(WRITER)
+        run = session.start(LETTER)
         if late:
             await run
         return [event.seq async for event in run]
@@ -403,7 +381,7 @@ def test_async_for_ends_with_a_failed_run(session: Session):
     """A failed run's events end with its error; iterating does not raise it."""
 
     async def watch() -> list[str]:
-        return [str(event.type) async for event in session.start(CODE)]
+        return [str(event.type) async for event in session.start(BROKEN_CODE)]
 
     assert asyncio.run(watch())[-1] == "execution_error"
 
@@ -411,7 +389,7 @@ def test_async_for_ends_with_a_failed_run(session: Session):
 def test_closing_a_session_stops_its_runs(tmp_path: Path):
     """A closed session leaves no run behind; it opens again when it is used."""
     session = Session(tmp_path, llm=SlowClient("word " * 500, delay=0.02))
-    run = session.start(WRITER)
+    run = session.start(LETTER)
     wait_until(lambda: run.status == "running")
     session.close()
     assert run.status == "aborted"
@@ -475,9 +453,9 @@ def test_where_nobody_can_answer_the_error_names_answers(session: Session, monke
 
 def test_history_and_open_run(session: Session):
     """Runs are listed newest first and open again with everything, in another session too, by the beginning of their id."""
-    first = session.run(WRITER)
+    first = session.run(LETTER)
     with pytest.raises(CodeError):
-        session.run(CODE)
+        session.run(BROKEN_CODE)
     rows = session.runs()
     assert [r.status for r in rows] == ["failed", "completed"]
     assert first.id in repr(rows)
@@ -494,7 +472,7 @@ def test_history_and_open_run(session: Session):
 
 def test_open_run_of_a_live_run_is_that_run(slow: Session):
     """Opening a run that goes on in this session gives the live object."""
-    run = slow.start(WRITER)
+    run = slow.start(LETTER)
     assert slow.open_run(run.id) is run
     wait_until(lambda: run.state.events > 1)
     assert slow.open_run(run.id[:20]) is run
@@ -503,8 +481,8 @@ def test_open_run_of_a_live_run_is_that_run(slow: Session):
 
 def test_open_run_needs_an_unmistakable_id(session: Session):
     """No run, or several: said so."""
-    session.run(WRITER)
-    session.run(WRITER)
+    session.run(LETTER)
+    session.run(LETTER)
     with pytest.raises(UserError, match="There is no run 'nope'"):
         session.open_run("nope")
     with pytest.raises(UserError, match="2 runs begin"):
@@ -516,7 +494,7 @@ def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path):
     code = (
         "import sys, dipeo_nb as dp\n"
         "from dipeo_nb.testing import SlowClient\n"
-        f"run = dp.Session({str(tmp_path)!r}, llm=SlowClient('word ' * 1000, delay=0.02)).start({WRITER!r})\n"
+        f"run = dp.Session({str(tmp_path)!r}, llm=SlowClient('word ' * 1000, delay=0.02)).start({LETTER!r})\n"
         "while 'word' not in run.node('Writer').text if run.state.nodes else True: pass\n"
         "print(run.id, flush=True)\nrun.result()"
     )
@@ -543,7 +521,7 @@ def test_a_killed_process_leaves_an_interrupted_run(tmp_path: Path):
 
 def test_the_default_session_follows_the_settings(tmp_path: Path):
     """`dp.run` uses the settings of the moment; the run is in their store."""
-    result = dp.run(WRITER, model="echo")
+    result = dp.run(LETTER, model="echo")
     assert result.output == "[Anna] About cats."
     assert dp.runs()[0].run_id == result.id
     assert (tmp_path / ".dipeo" / "runs.db").exists()
@@ -562,7 +540,7 @@ def test_services_can_be_replaced(tmp_path: Path):
     """A session takes single services by name; unknown names are refused."""
     store = SqliteRunStore(tmp_path / "elsewhere.db")
     with Session(tmp_path, llm=scripted("x"), store=store) as session:
-        session.run(WRITER)
+        session.run(LETTER)
     assert (tmp_path / "elsewhere.db").exists()
     with pytest.raises(ConfigurationError, match="Did you mean llm="):
         Session(tmp_path, lmm=scripted())
@@ -570,7 +548,7 @@ def test_services_can_be_replaced(tmp_path: Path):
 
 def test_a_dataframe_needs_pandas(session: Session, monkeypatch: pytest.MonkeyPatch):
     """Without pandas the error says so and names the same rows without it."""
-    result = session.run(WRITER)
+    result = session.run(LETTER)
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingDependencyError, match=r"pip install pandas.*run\.nodes"):
         result.to_dataframe()

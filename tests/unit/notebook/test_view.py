@@ -21,28 +21,16 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
+from tests.support.row_diagrams import HOSTILE_NAME
 
 EVIL = "<script>alert('x')</script>"
-DIAGRAM = """
-version: light
-metadata: {name: "Two <b>nodes</b>"}
-persons:
-  Anna: {service: openai, model: m}
-nodes:
-- {label: Start, type: start}
-- {label: Writer, type: person_job, person: Anna, default_prompt: Write.}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Writer}
-- {from: Writer, to: End}
-"""
 
 
 class Story:
     """A run told event by event, without an engine."""
 
     def __init__(self) -> None:
-        self.diagram = load(DIAGRAM).model
+        self.diagram = load(HOSTILE_NAME).model
         self.ids = {n.label: n.id for n in self.diagram.nodes}
         self.state = RunState.fresh("exec_1", "Two <b>nodes</b>", {n.id: n.label for n in self.diagram.nodes})
         self.events: list[Event] = []
@@ -171,7 +159,7 @@ def test_money_is_never_guessed():
 def test_a_stored_run_draws_itself_from_its_record(tmp_path: Path):
     """Without the diagram's file: the picture comes from what the run recorded."""
     with Session(tmp_path, llm=scripted("ok")) as session:
-        result = session.run(DIAGRAM)
+        result = session.run(HOSTILE_NAME)
         opened = session.open_run(result.id)
     data = opened._repr_mimebundle_()
     assert "image/png" in data
@@ -184,7 +172,7 @@ SETUP = f'''
 import dipeo_nb as dp
 from dipeo_nb.testing import SlowClient
 session = dp.Session(llm=SlowClient("one two three", delay=0.02))
-D = """{DIAGRAM}"""
+D = """{HOSTILE_NAME}"""
 '''
 
 
@@ -291,7 +279,7 @@ def test_two_executions_with_recordings_leave_the_same_outputs(tmp_path: Path):
     """Ids and seconds are left out where answers of models are recorded ones and nobody is there."""
     setup = f'''import os; os.environ["DIPEO_LLM_MODE"] = "@"
 import dipeo_nb as dp
-D = """{DIAGRAM}"""'''
+D = """{HOSTILE_NAME}"""'''
     kept: list[str] = []
     for mode in ("record", "replay", "replay"):
         cells = (
@@ -322,7 +310,7 @@ def test_errors_in_a_cell_are_short(tmp_path: Path):
 
 def test_a_question_without_anybody_fails_at_once(tmp_path: Path):
     """nbclient has no input: `run` and `await` of a run that asks end with the hint, instead of waiting."""
-    asking = DIAGRAM.replace("type: person_job, person: Anna, default_prompt: Write.", "type: user_response, prompt: Who?")
+    asking = HOSTILE_NAME.replace("type: person_job, person: Anna, default_prompt: Write.", "type: user_response, prompt: Who?")
     first, second = executed(tmp_path, f'E = """{asking}"""\nsession.run(E)', "await session.start(E)", allow_errors=True)
     for outputs in (first, second):
         assert "answers={'Writer': '…'}" in "\n".join(outputs[-1].traceback)

@@ -44,7 +44,7 @@ export class Recording {
 
   #add(row) {
     const resumed = row[1] === "execution_started" && this.count > 0;
-    if (resumed) this.#dead += Math.max(0, row[2] - this.#last);
+    if (resumed) this.#dead += row[2] - this.#last; // negative where the clock was set back
     // A note may come days after the end.
     const still = !resumed && this.#newest.state.ended !== null, time = still ? this.end : Math.max(this.end, row[2] - (this.rows[0] ?? row)[2] - this.#dead);
     if (!still) this.#last = row[2];
