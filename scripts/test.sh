@@ -22,8 +22,11 @@ trap 'rm -rf "$WORK"' EXIT
 trap 'kill 0' INT TERM
 
 if [ "${2:-}" = quick ]; then
-    groups='tests/unit
-tests/integration tests/repository'
+    groups='tests/unit --ignore=tests/unit/diagram --ignore=tests/unit/execution --ignore=tests/unit/llm
+tests/integration
+tests/unit/diagram
+tests/unit/execution tests/unit/llm
+tests/repository'
     export OPTIONS="-q -p no:nbmake" HYPOTHESIS_PROFILE=quick
 else
     QUICK=
