@@ -81,6 +81,8 @@ MovedModules(
         "common.scrub": "dipeo_nb.common.redaction",
         "common.operations": "dipeo_nb.common.operation_log",
         "events.memory": "dipeo_nb.events.in_memory",
+        "execution.state.memory": "dipeo_nb.execution.state.in_memory",
+        "security.memory": "dipeo_nb.security.in_memory",
         "storage.memory": "dipeo_nb.storage.in_memory",
         "diagram.given_names": "dipeo_nb.diagram.name_analysis",
     },

@@ -37,7 +37,7 @@ from dipeo_nb.domain.ports import (
     TemplateProcessorPort,
 )
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
 if TYPE_CHECKING:

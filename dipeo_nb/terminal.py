@@ -358,7 +358,7 @@ class TerminalPrompter:
         return await answered
 
 
-def put(asked: PendingQuestion, execution: Execution | Replay) -> None:
+def prompt_user(asked: PendingQuestion, execution: Execution | Replay) -> None:
     """Ask at the terminal; the end of input without a default stops the run."""
     question = asked.question
     default = f" [{question.default}]" if question.default is not None else ""

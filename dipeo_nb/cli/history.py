@@ -119,7 +119,7 @@ def runs_delete(
     """Delete runs, and those of their sub-diagrams. Nothing is deleted while one of them is running."""
 
     async def delete(runtime: Runtime) -> list[str]:
-        return await runtime.delete_runs([(await runtime.summary(given)).run_id for given in run_ids])
+        return await runtime.delete_runs([(await runtime.find_run(given)).run_id for given in run_ids])
 
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         deleted = run_sync(delete(runtime))
@@ -219,7 +219,7 @@ def answer(
 
 async def _answered(runtime: Runtime, run_id: str, given: str) -> tuple[RunSummary, str]:
     """Answer with `NODE=TEXT`, or a bare TEXT; return the row of the run, and the node that asked."""
-    row = await runtime.summary(run_id)
+    row = await runtime.find_run(run_id)
     asked = questions.OpenQuestions()
     await read_run(runtime.services.store, row.run_id, asked.take)
     waiting = asked.found
@@ -280,7 +280,7 @@ def export(
         raise ValidationError(f"A run is not written as '{kind}'.", hint="Use -o FILE.html, -o FILE.jsonl or -o FILE.json.")
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
         if out is not None and kind == ".jsonl":
-            run_id = run_sync(runtime.summary(run_id)).run_id
+            run_id = run_sync(runtime.find_run(run_id)).run_id
             with replacing(Path(out)) as file:
                 line = blobs.LineWriter(lambda text: file.write(f"{text}\n".encode()))
                 run_sync(_read(runtime, run_id, line.write))
@@ -298,15 +298,15 @@ def export(
 
 
 async def _state(runtime: Runtime, run_id: str) -> RunState:
-    row = await runtime.summary(run_id)
+    row = await runtime.find_run(run_id)
     return await recorded_state(runtime.services.store, row.run_id)
 
 
 async def _logs(runtime: Runtime, run_id: str) -> list[run_files.Log]:
-    row = await runtime.summary(run_id)
+    row = await runtime.find_run(run_id)
     return await run_files.recorded(runtime.services.store, row.run_id)
 
 
 async def _read(runtime: Runtime, run_id: str, *take: Callable[[Event], object]) -> None:
-    row = await runtime.summary(run_id)
+    row = await runtime.find_run(run_id)
     await read_run(runtime.services.store, row.run_id, *take)

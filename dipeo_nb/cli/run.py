@@ -60,7 +60,7 @@ from dipeo_nb.execution.run_options import RunLimits
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.used_names import UsedNames
 from dipeo_nb.runtime import Prepared, Recovery, Runtime
-from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, View, new_console, put, safe, say
+from dipeo_nb.terminal import Lines, Live, PendingQuestion, TerminalPrompter, View, new_console, prompt_user, safe, say
 
 app: typer.Typer = typer.Typer()
 
@@ -161,7 +161,7 @@ def resume(
     with Runtime(settings_for(base_dir)) as runtime:
         set_providers(runtime.services.integrations, providers or ())
         feed: Feed = queue.SimpleQueue()
-        found = run_sync(runtime.summary(run_id)).run_id
+        found = run_sync(runtime.find_run(run_id)).run_id
         document = None if diagram is None else load_diagram(diagram, None, runtime.settings)
 
         def recover(said: bool | str | None, by: str = "") -> Recovery:
@@ -366,7 +366,7 @@ def _watch(execution: Execution | Replay, feed: Feed, view: View) -> None:
                 return
             if isinstance(item, PendingQuestion):
                 with view.paused():
-                    put(item, execution)
+                    prompt_user(item, execution)
             else:
                 view.show(item)
                 view.tick()

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.reading import Reading, as_text
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainHandle, DomainNode, handle_id
 from dipeo_nb.domain.enums import ContentType, HandleDirection, HandleLabel
 from dipeo_nb.domain.nodes import NODE_SPECS
@@ -52,7 +52,7 @@ class References:
         """The node with that label, else with that id."""
         return self.by_label.get(text) or self.by_id.get(text)
 
-    def end(self, text: str, direction: str, reading: Reading, at: DocumentPath) -> End | None:
+    def end(self, text: str, direction: str, reading: ReadContext, at: DocumentPath) -> End | None:
         """Read `LABEL`, `LABEL[HANDLE]`, `LABEL_HANDLE` or `LABEL__first`; None (with an error) when no node fits.
 
         A text that is a label as a whole beats every other reading.
@@ -84,7 +84,7 @@ class References:
         self.unknown(head.strip() if opened and "]" not in handle else text, direction, reading, at)
         return None
 
-    def unknown(self, text: str, direction: str, reading: Reading, at: DocumentPath, *, by_id: bool = False) -> None:
+    def unknown(self, text: str, direction: str, reading: ReadContext, at: DocumentPath, *, by_id: bool = False) -> None:
         """Report a connection to nowhere."""
         self._told += 1
         names, other = (self.by_id, "Use the id of a node.") if by_id else (self.by_label, "Use the label of a node.")
@@ -107,7 +107,7 @@ class References:
                     return text
             padding += " "
 
-    def with_handle(self, node: DomainNode, handle: str, direction: str, reading: Reading, at: DocumentPath) -> End:
+    def with_handle(self, node: DomainNode, handle: str, direction: str, reading: ReadContext, at: DocumentPath) -> End:
         """The end with a handle that is named apart from the node; one that the node does not have is an error."""
         cls = NODE_SPECS.get(node.type)
         allowed = (cls.META.inputs if direction == "input" else cls.META.outputs) if cls else ()
@@ -140,7 +140,7 @@ class References:
         return (node, "") if node else None
 
 
-def handles(value: Any, reading: Reading, nodes: Mapping[str, DomainNode]) -> tuple[DomainHandle, ...]:
+def handles(value: Any, reading: ReadContext, nodes: Mapping[str, DomainNode]) -> tuple[DomainHandle, ...]:
     """The explicit handles of a diagram: a list, or a mapping by id. Legacy labels `true`/`false` are renamed.
 
     Those of unknown nodes are left out with a warning.
@@ -238,7 +238,7 @@ def wire_handle(handle: DomainHandle) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------ arrows
 
 
-def content_type(value: Any, reading: Reading, at: DocumentPath) -> str | None:
+def content_type(value: Any, reading: ReadContext, at: DocumentPath) -> str | None:
     """A content type in its canonical spelling; an unknown one is an error and reads as None."""
     if value is None:
         return None
@@ -256,7 +256,7 @@ def content_type(value: Any, reading: Reading, at: DocumentPath) -> str | None:
     return None
 
 
-def arrow_label(value: Any, reading: Reading, at: DocumentPath) -> str | None:
+def arrow_label(value: Any, reading: ReadContext, at: DocumentPath) -> str | None:
     """The variable name on an arrow; empty means none."""
     if isinstance(value, (list, dict)):
         reading.error(
@@ -265,7 +265,7 @@ def arrow_label(value: Any, reading: Reading, at: DocumentPath) -> str | None:
     return as_text(value, reading, *at) or None
 
 
-def arrow_data(value: Any, source_handle: str, reading: Reading, at: DocumentPath) -> dict[str, Any]:
+def arrow_data(value: Any, source_handle: str, reading: ReadContext, at: DocumentPath) -> dict[str, Any]:
     """The free mapping of an arrow, without what its source handle expresses already (`branch` and its like)."""
     if isinstance(value, dict):
         branch = BRANCHES.get(source_handle)
@@ -276,7 +276,7 @@ def arrow_data(value: Any, source_handle: str, reading: Reading, at: DocumentPat
     return {}
 
 
-def priority(value: Any, reading: Reading, at: DocumentPath) -> float:
+def priority(value: Any, reading: ReadContext, at: DocumentPath) -> float:
     """The `execution_priority` of an arrow."""
     if value is None:
         return 0
@@ -292,7 +292,7 @@ def priority(value: Any, reading: Reading, at: DocumentPath) -> float:
     return 0
 
 
-def with_ids(drafts: Sequence[tuple[DomainArrow, DocumentPath]], reading: Reading) -> list[DomainArrow]:
+def with_ids(drafts: Sequence[tuple[DomainArrow, DocumentPath]], reading: ReadContext) -> list[DomainArrow]:
     """The arrows with ids, and their places noted: those without one are numbered, past the ids that others name."""
     taken = {arrow.id for arrow, _ in drafts}
     found: list[DomainArrow] = []

@@ -20,7 +20,7 @@ from dipeo_nb.diagram.formats.yaml_text import dump, dump_flow
 from dipeo_nb.diagram.parsed import ParsedDiagram
 from dipeo_nb.diagram.source import parse
 from dipeo_nb.diagram.source_map import SourceMap
-from dipeo_nb.diagram.spots import DocumentPath, Spot
+from dipeo_nb.diagram.spans import DocumentPath, SourceSpan
 from dipeo_nb.diagram.vocabulary import vocabulary
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, DomainPerson
 from dipeo_nb.domain.nodes import NODE_SPECS
@@ -119,8 +119,8 @@ def _split(rest: str, things: Sequence[_T], path: str) -> tuple[_T, str]:
 
 
 def _metadata_path(diagram: ParsedDiagram, key: str) -> DocumentPath:
-    inside = diagram.format in WIRE or diagram.source.spot("metadata", key) is not None
-    return ("metadata", key) if inside and not diagram.source.spot(key) else (key,)
+    inside = diagram.format in WIRE or diagram.source.span("metadata", key) is not None
+    return ("metadata", key) if inside and not diagram.source.span(key) else (key,)
 
 
 def _edited_node(diagram: ParsedDiagram, node: DomainNode, field: str, value: Any) -> str:
@@ -153,7 +153,7 @@ def _field_path(
     """Path of a field, or of where it will be added: in the spelling the text has, dotted keys included."""
     if deeper:
         for inner in ((), ("props",), ("data",)):
-            if source.spot(*base, *inner, field + deeper):
+            if source.span(*base, *inner, field + deeper):
                 return (*base, *inner, field + deeper)
     found = source.field_path(base, field)
     if found is None:
@@ -221,7 +221,7 @@ def _edited_person(diagram: ParsedDiagram, person: DomainPerson, field: str, val
             f"A person has no property '{shorten(field)}'.",
             hint=did_you_mean(field, words, f"It takes {', '.join(words)}."),
         )
-    nested = ("llm_config",) if diagram.source.spot(*base, "llm_config") else ()
+    nested = ("llm_config",) if diagram.source.span(*base, "llm_config") else ()
     return _apply(diagram, [Edit(diagram.source.field_path(base, field) or (*base, *nested, field), value)])
 
 
@@ -243,7 +243,7 @@ def _edited_arrow(diagram: ParsedDiagram, arrow: DomainArrow, field: str, value:
     base = diagram.source.arrows[arrow.id]
     if top == "content_type" and diagram.format == "light":
         # Without the key an arrow has raw_text, so "none" is written out.
-        key = "type" if not diagram.source.spot(*base, top) and diagram.source.spot(*base, "type") else top
+        key = "type" if not diagram.source.span(*base, top) and diagram.source.span(*base, "type") else top
         return _apply(diagram, [Edit((*base, key), _NULL if value is None else value)])
     return _apply(diagram, [Edit((*base, *field.split(".")), value)])
 
@@ -341,19 +341,19 @@ def _replaced(source: SourceMap, edits: Sequence[Edit]) -> str | None:
 
 def _to_what_is_there(source: SourceMap, edit: Edit) -> Edit:
     """The same edit at the deepest mapping that exists: `custom_data.topic` may have to bring `custom_data` along."""
-    while len(edit.path) > 1 and edit.value is not None and source.spot(*edit.path[:-1]) is None:
+    while len(edit.path) > 1 and edit.value is not None and source.span(*edit.path[:-1]) is None:
         edit = Edit(edit.path[:-1], {edit.path[-1]: edit.value})
     return edit
 
 
 def _piece(source: SourceMap, edit: Edit) -> tuple[int, int, str] | None:
     *above, key = edit.path
-    parent = source.spot(*above)
+    parent = source.span(*above)
     if parent is None or not isinstance(parent[1].items, dict) or not isinstance(key, str):
         return None
     text = source.text
     flow = source.json or any(
-        (above_it := source.spot(*edit.path[:n])) is not None and _opens_flow(text, above_it[1]) for n in range(len(edit.path))
+        (above_it := source.span(*edit.path[:n])) is not None and _opens_flow(text, above_it[1]) for n in range(len(edit.path))
     )
     pair = parent[1].items.get(key)
     if edit.rename is not None:
@@ -362,20 +362,20 @@ def _piece(source: SourceMap, edit: Edit) -> tuple[int, int, str] | None:
         return None if edit.value is None else _inserted(source, parent[1], key, edit.value, flow)
     if edit.value is None:
         return None if flow else _removed(text, *pair)
-    spot = pair[1]
+    span = pair[1]
     value = None if edit.value is _NULL else edit.value
-    if flow or (_opens_flow(text, spot) and isinstance(value, (dict, list))):
-        return spot.start, spot.end, _on_one_line(value, source.json)
+    if flow or (_opens_flow(text, span) and isinstance(value, (dict, list))):
+        return span.start, span.end, _on_one_line(value, source.json)
     new = _block(value, pair[0].column - 1)
-    if spot.items is not None and not _opens_flow(text, spot):
-        return pair[0].end, _end(spot), f":{'' if new.startswith(chr(10)) else ' '}{new}"
-    if text[spot.start : spot.start + 1] in ("|", ">"):
+    if span.items is not None and not _opens_flow(text, span):
+        return pair[0].end, _end(span), f":{'' if new.startswith(chr(10)) else ' '}{new}"
+    if text[span.start : span.start + 1] in ("|", ">"):
         # Blank lines after a block belong to it; they stay.
-        comment = _COMMENT.search(text[spot.start : text.find("\n", spot.start) + 1])
-        return spot.start, spot.start + len(text[spot.start : spot.end].rstrip()), _with_comment(new, comment)
-    if "\n" in new and new[:1] in ("|", ">") and (comment := _COMMENT.match(text, spot.end)):
-        return spot.start, comment.end(), _with_comment(new, comment)
-    return spot.start, spot.end, f" {new}" if spot.start == spot.end else new
+        comment = _COMMENT.search(text[span.start : text.find("\n", span.start) + 1])
+        return span.start, span.start + len(text[span.start : span.end].rstrip()), _with_comment(new, comment)
+    if "\n" in new and new[:1] in ("|", ">") and (comment := _COMMENT.match(text, span.end)):
+        return span.start, comment.end(), _with_comment(new, comment)
+    return span.start, span.end, f" {new}" if span.start == span.end else new
 
 
 def _with_comment(value: str, comment: re.Match[str] | None) -> str:
@@ -390,15 +390,15 @@ _COMMENT = re.compile(r"(?<![ \t])[ \t]++#[^\r\n]*+(?=\r?\n|\Z)")
 """A comment at the end of a line."""
 
 
-def _opens_flow(text: str, spot: Spot) -> bool:
-    return spot.items is not None and text[spot.start : spot.start + 1] in ("{", "[")
+def _opens_flow(text: str, span: SourceSpan) -> bool:
+    return span.items is not None and text[span.start : span.start + 1] in ("{", "[")
 
 
-def _end(spot: Spot) -> int:
+def _end(span: SourceSpan) -> int:
     """Offset at which a value's text ends; the parser ends block collections only at what follows."""
-    while spot.items:
-        spot = spot.items[-1] if isinstance(spot.items, list) else list(spot.items.values())[-1][1]
-    return spot.end
+    while span.items:
+        span = span.items[-1] if isinstance(span.items, list) else list(span.items.values())[-1][1]
+    return span.end
 
 
 def _on_one_line(value: Any, is_json: bool) -> str:
@@ -418,7 +418,7 @@ def _one_pair(value: Any) -> str:
     return text if keeps_end else text.removesuffix("\n")
 
 
-def _inserted(source: SourceMap, parent: Spot, key: str, value: Any, flow: bool) -> tuple[int, int, str] | None:
+def _inserted(source: SourceMap, parent: SourceSpan, key: str, value: Any, flow: bool) -> tuple[int, int, str] | None:
     text = source.text
     value = None if value is _NULL else value
     name = _on_one_line(key, source.json)
@@ -433,10 +433,10 @@ def _inserted(source: SourceMap, parent: Spot, key: str, value: Any, flow: bool)
         return before, before, f"{joint}{name}: {_on_one_line(value, source.json)}"
     # After the last line that holds one whole entry, so that the end is sure.
     assert isinstance(parent.items, dict)
-    for known, spot in reversed(list(parent.items.values())):
-        if spot.text is None or "\n" in text[spot.start : spot.end] or text[spot.start : spot.start + 1] in ("|", ">"):
+    for known, span in reversed(list(parent.items.values())):
+        if span.text is None or "\n" in text[span.start : span.end] or text[span.start : span.start + 1] in ("|", ">"):
             continue
-        end = text.find("\n", spot.end)
+        end = text.find("\n", span.end)
         end = len(text) if end < 0 else end - (text[end - 1] == "\r")
         break_ = "\r\n" if text[end : end + 1] == "\r" else "\n"
         column = known.column - 1
@@ -445,7 +445,7 @@ def _inserted(source: SourceMap, parent: Spot, key: str, value: Any, flow: bool)
     return None
 
 
-def _removed(text: str, key: Spot, value: Spot) -> tuple[int, int, str] | None:
+def _removed(text: str, key: SourceSpan, value: SourceSpan) -> tuple[int, int, str] | None:
     """The lines of an entry; not the first entry of a list item, which shares its line with the dash."""
     line_start = text.rfind("\n", 0, key.start) + 1
     if text[line_start : key.start].strip() or value.text is None:

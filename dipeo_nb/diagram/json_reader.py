@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dipeo_nb.diagram.format_errors import MAX_DEPTH, format_error, too_deep
-from dipeo_nb.diagram.spots import Spot, SpotTree
+from dipeo_nb.diagram.spans import SourceSpan, SpanTree
 
 
 def check_characters(text: str, file: str | None, *, placed: bool = True) -> None:
@@ -72,19 +72,19 @@ def _check_depth(value: Any, depth: int, file: str | None) -> None:
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]|[^\s,:{}\[\]"]+')
 
 
-def json_spots(text: str) -> tuple[Spot | None, list[Spot]]:
+def json_spans(text: str) -> tuple[SourceSpan | None, list[SourceSpan]]:
     """The positions of a JSON text that `json_value` can read, and the keys that a mapping holds again."""
-    places = SpotTree()
+    places = SpanTree()
     for line, column, start, token in _json_tokens(text):
-        spot = Spot(line, column, start)
+        span = SourceSpan(line, column, start)
         if token in ("{", "["):
-            places.open(spot)
+            places.open(span)
         elif token in ("}", "]"):
             places.close(start + 1, token == "}")
         else:
-            spot.text = json.loads(token, strict=False) if token[0] == '"' else token.removeprefix("\ufeff")
-            spot.end = start + len(token)
-            places.add(spot)
+            span.text = json.loads(token, strict=False) if token[0] == '"' else token.removeprefix("\ufeff")
+            span.end = start + len(token)
+            places.add(span)
     return places.root, places.duplicates
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.reading import Reading, as_text
+from dipeo_nb.diagram.reading import ReadContext, as_text
 from dipeo_nb.domain.diagram import DiagramMetadata
 
 _METADATA_TEXTS = ("version", "created", "modified", "id", "name", "description", "author", "format")
 
 
-def read_metadata(value: Any, top: Mapping[str, Any], reading: Reading) -> DiagramMetadata | None:
+def read_metadata(value: Any, top: Mapping[str, Any], reading: ReadContext) -> DiagramMetadata | None:
     """Metadata from the `metadata:` mapping and from *top*: keys next to it (name, description, unknown ones)."""
     if value is not None and not isinstance(value, dict):
         reading.warn("wrong-type", "'metadata' is a mapping; it is ignored.", "metadata", hint="Write 'name: …' below it.")
@@ -47,7 +47,7 @@ def written_metadata(meta: DiagramMetadata | None) -> dict[str, Any]:
     return made | dict(meta.extra)
 
 
-def unknown_top_keys(reading: Reading, known: Iterable[str]) -> dict[str, Any]:
+def unknown_top_keys(reading: ReadContext, known: Iterable[str]) -> dict[str, Any]:
     """Top-level keys that the format does not have, each reported; they are kept with the metadata.
 
     Keys that begin with `$` (`$schema`) are an editor's, `api_keys` may hold secrets: both are dropped.

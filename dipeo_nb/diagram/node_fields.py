@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.reading import Reading, as_text
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagram import DomainNode, Vec2
 from dipeo_nb.domain.nodes import NODE_SPECS
 
@@ -51,7 +51,7 @@ _EVIDENCE: tuple[tuple[set[str], str], ...] = (
 )
 
 
-def node_type(value: Any, reading: Reading, at: DocumentPath, label: str) -> str | None:
+def node_type(value: Any, reading: ReadContext, at: DocumentPath, label: str) -> str | None:
     """A `type` as a known one in lower case; an unknown one is kept and reported; None when it must be inferred."""
     if value is None:
         return None
@@ -81,7 +81,7 @@ def node_type(value: Any, reading: Reading, at: DocumentPath, label: str) -> str
     return text
 
 
-def position(value: Any, reading: Reading, at: DocumentPath, label: str) -> Vec2 | None:
+def position(value: Any, reading: ReadContext, at: DocumentPath, label: str) -> Vec2 | None:
     """`{x: 100, y: 100.5}` or `[100, 100.5]` in pixels; anything else is reported and left out."""
     if value is None:
         return None
@@ -123,7 +123,7 @@ def whole(number: float) -> int | float:
     return int(number) if number == int(number) else number
 
 
-def unique_labels(nodes: Sequence[DomainNode], reading: Reading, at: Callable[[int], DocumentPath]) -> list[DomainNode]:
+def unique_labels(nodes: Sequence[DomainNode], reading: ReadContext, at: Callable[[int], DocumentPath]) -> list[DomainNode]:
     """The nodes with unique labels: the first keeps the bare name, further ones get `~1`, `~2` …, with a warning."""
     counts = Counter(node.label for node in nodes)
     if len(counts) == len(nodes):

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.reading import Reading, as_text
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.diagram import DomainNode, DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
@@ -31,7 +31,7 @@ def service_name(value: str) -> str:
 
 
 def person(
-    name: str | None, config: Mapping[str, Any], default_id: Callable[[str], str], reading: Reading, at: DocumentPath
+    name: str | None, config: Mapping[str, Any], default_id: Callable[[str], str], reading: ReadContext, at: DocumentPath
 ) -> DomainPerson:
     """A person from its name and its settings, flat or under `llm_config`.
 
@@ -105,7 +105,7 @@ def person(
     return DomainPerson(given_id or default_id(name or label), label, llm)
 
 
-def _checked(key: str, value: Any, label: str, reading: Reading, at: DocumentPath) -> Any:
+def _checked(key: str, value: Any, label: str, reading: ReadContext, at: DocumentPath) -> Any:
     """The value of an option of the person's model; None, with an error, when it cannot be one."""
     try:
         return checked_option(key, value)
@@ -116,7 +116,7 @@ def _checked(key: str, value: Any, label: str, reading: Reading, at: DocumentPat
         return None
 
 
-def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: Reading, at: DocumentPath) -> None:
+def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: ReadContext, at: DocumentPath) -> None:
     reading.error(
         "wrong-type",
         f"'{key}' of person '{shorten(label)}' is {wanted}, not '{shorten(value)}'.",
@@ -126,7 +126,7 @@ def _wrong_person_field(key: str, wanted: str, value: Any, label: str, reading: 
     )
 
 
-def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
+def _service(value: Any, label: str, reading: ReadContext, at: DocumentPath) -> str:
     if value is None or value == "":
         return ""
     text = as_text(value, reading, *at)
@@ -145,7 +145,7 @@ def _service(value: Any, label: str, reading: Reading, at: DocumentPath) -> str:
     return name
 
 
-def persons(value: Any, default_id: Callable[[str], str], reading: Reading) -> tuple[DomainPerson, ...]:
+def persons(value: Any, default_id: Callable[[str], str], reading: ReadContext) -> tuple[DomainPerson, ...]:
     """Persons from `{name: settings}`, a list of such, or a list of settings with `label` or `id`.
 
     Entries that are not mappings are ignored with a warning.

@@ -8,13 +8,13 @@ from typing import Any
 from dipeo_nb.common.text import shorten
 from dipeo_nb.diagram.format_errors import format_error
 from dipeo_nb.diagram.source_map import SourceMap
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagnostics import Diagnostic
 from dipeo_nb.domain.enums import Severity
 from dipeo_nb.errors import DiagramFormatError
 
 
-class Reading:
+class ReadContext:
     """Context of a format's reader: the top mapping, its positions, and the findings so far."""
 
     def __init__(self, value: Mapping[str, Any], source: SourceMap) -> None:
@@ -49,7 +49,7 @@ class Reading:
         return None
 
 
-def as_text(value: Any, reading: Reading, *at: str | int) -> str | None:
+def as_text(value: Any, reading: ReadContext, *at: str | int) -> str | None:
     """A scalar as the author wrote it (`No`, `007`, `1.0`), stripped; None for null, lists and mappings."""
     if isinstance(value, str):
         return value.strip()
@@ -59,7 +59,7 @@ def as_text(value: Any, reading: Reading, *at: str | int) -> str | None:
     return (written if written is not None else str(value)).strip()
 
 
-def list_items(reading: Reading, key: str, what: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
+def list_items(reading: ReadContext, key: str, what: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
     """The mappings of a list, with their paths; stray other items are reported and left out.
 
     Raises:
@@ -80,7 +80,7 @@ def list_items(reading: Reading, key: str, what: str) -> list[tuple[DocumentPath
     return found
 
 
-def stray_item(reading: Reading, key: str, index: int, item: Any) -> None:
+def stray_item(reading: ReadContext, key: str, index: int, item: Any) -> None:
     """Report a list item that is not what the list holds."""
     said = "An empty item" if item is None else f"'{shorten(item)}'"
     reading.warn("stray-item", f"{said} in '{key}' is ignored.", key, index, hint="Remove the '-', or write the item's fields.")

@@ -64,9 +64,9 @@ if not TYPE_CHECKING:  # until 0.2
     __getattr__ = moved_names(
         __name__,
         {
-            "DocumentPath": "dipeo_nb.diagram.spots",
-            "Reading": "dipeo_nb.diagram.reading",
-            "Spot": "dipeo_nb.diagram.spots",
+            "DocumentPath": "dipeo_nb.diagram.spans",
+            "Reading": "dipeo_nb.diagram.reading:ReadContext",
+            "Spot": "dipeo_nb.diagram.spans:SourceSpan",
             "decode": "dipeo_nb.diagram.source_files",
             "read_file": "dipeo_nb.diagram.source_files",
             "size_limit": "dipeo_nb.diagram.source_files",

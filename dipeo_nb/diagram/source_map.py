@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dipeo_nb.diagram.json_reader import json_spots
-from dipeo_nb.diagram.spots import DocumentPath, Spot
-from dipeo_nb.diagram.yaml_reader import yaml_spots
+from dipeo_nb.diagram.json_reader import json_spans
+from dipeo_nb.diagram.spans import DocumentPath, SourceSpan
+from dipeo_nb.diagram.yaml_reader import yaml_spans
 
 
 class SourceMap:
@@ -26,21 +26,21 @@ class SourceMap:
         self.persons: dict[str, DocumentPath] = {}
         self.spellings: Mapping[str, tuple[str, ...]] = {}
         """Canonical field → other spellings it may have in the text."""
-        self._root: Spot | None = None
-        self._duplicates: list[Spot] = []
+        self._root: SourceSpan | None = None
+        self._duplicates: list[SourceSpan] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_root": None, "_duplicates": []}
 
     @property
-    def root(self) -> Spot | None:
+    def root(self) -> SourceSpan | None:
         """The tree of places; None for an empty text."""
         if self._root is None and self.text:
-            places = json_spots if self.json else yaml_spots
+            places = json_spans if self.json else yaml_spans
             self._root, self._duplicates = places(self.text)
         return self._root
 
-    def spot(self, *path: str | int) -> tuple[Spot, Spot] | None:
+    def span(self, *path: str | int) -> tuple[SourceSpan, SourceSpan] | None:
         """The (key, value) pair at a document path; in sequences and at the top both are the value."""
         here = self.root
         pair = (here, here) if here else None
@@ -56,12 +56,12 @@ class SourceMap:
 
     def place(self, *path: str | int) -> tuple[int, int] | None:
         """Line and column of a document path: of the key in a mapping, of the item in a list."""
-        pair = self.spot(*path)
+        pair = self.span(*path)
         return (pair[0].line, pair[0].column) if pair else None
 
     def written(self, *path: str | int) -> str | None:
         """The text of a scalar as the author wrote it (`No` rather than False), without quotes."""
-        pair = self.spot(*path)
+        pair = self.span(*path)
         return pair[1].text if pair else None
 
     def node(self, node_id: str, field: str | None = None) -> tuple[int, int] | None:
@@ -81,9 +81,9 @@ class SourceMap:
         names = (field, *self.spellings.get(field, ()))
         for inner in ((), ("props",), ("data",), ("llm_config",)):
             for name in names:
-                if self.spot(*base, *inner, name):
+                if self.span(*base, *inner, name):
                     return (*base, *inner, name)
-        pair = self.spot(*base)
+        pair = self.span(*base)
         keys = pair[1].items if pair else None
         if isinstance(keys, dict):
             for key in keys:
@@ -95,31 +95,31 @@ class SourceMap:
         """Place in the file of a line and column (1-based) inside the text of a node's field."""
         base = self.nodes.get(node_id)
         path = self.field_path(base, field) if base else None
-        pair = self.spot(*path) if path else None
+        pair = self.span(*path) if path else None
         if pair is None:
             return None
-        _, spot = pair
-        value = spot.text or ""
-        raw = self.text[spot.start : spot.end]
+        _, span = pair
+        value = span.text or ""
+        raw = self.text[span.start : span.end]
         lines = value.split("\n")
         wanted = lines[line - 1] if line <= len(lines) else ""
         if raw[:1] == "|":
             # A literal block: its lines follow the indicator one by one, indented.
-            at = spot.line + line
+            at = span.line + line
             row = self.text.split("\n")[at - 1] if at <= self.text.count("\n") + 1 else ""
             return at, max(row.find(wanted), 0) + column
         if len(lines) == 1 and raw[:1] not in "'\">":
-            return spot.line, spot.column + column - 1
+            return span.line, span.column + column - 1
         if len(lines) == 1 and raw[:1] in "'\"":
-            return spot.line, spot.column + column
+            return span.line, span.column + column
         # Quoted or folded over several lines: look for the line's own words.
         needle = wanted.strip()
         found = raw.find(needle) if len(needle) > 2 and raw.count(needle) == 1 else -1
         if found < 0:
-            return spot.line, spot.column
+            return span.line, span.column
         before = raw[:found]
-        return spot.line + before.count("\n"), (
-            spot.column + found if "\n" not in before else found - before.rindex("\n")
+        return span.line + before.count("\n"), (
+            span.column + found if "\n" not in before else found - before.rindex("\n")
         ) + max(column - 1 - (len(wanted) - len(wanted.lstrip())), 0)
 
     def duplicates(self) -> list[tuple[str, int, int]]:

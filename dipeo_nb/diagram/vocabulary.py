@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
-from dipeo_nb.diagram.reading import Reading
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagram import DomainNode
 from dipeo_nb.domain.nodes import NODE_SPECS, NodeSpec
 
@@ -77,7 +77,7 @@ def spellings() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def properties(raw: Mapping[str, Any], node_type: str, reading: Reading, at: DocumentPath, label: str) -> dict[str, Any]:
+def properties(raw: Mapping[str, Any], node_type: str, reading: ReadContext, at: DocumentPath, label: str) -> dict[str, Any]:
     """A node's properties under canonical names: dotted keys expanded, aliases applied, legacy ones dropped.
 
     An alias counts only when the canonical name is absent. Unknown names are kept and reported.
@@ -125,12 +125,12 @@ def properties(raw: Mapping[str, Any], node_type: str, reading: Reading, at: Doc
     return result
 
 
-def _key_path(reading: Reading, at: DocumentPath, name: str) -> DocumentPath:
+def _key_path(reading: ReadContext, at: DocumentPath, name: str) -> DocumentPath:
     path = reading.source.field_path(at, name)
     return path[len(at) :] if path else ()
 
 
-def _expand(result: dict[str, Any], key: str, value: Any, reading: Reading, at: DocumentPath, label: str) -> None:
+def _expand(result: dict[str, Any], key: str, value: Any, reading: ReadContext, at: DocumentPath, label: str) -> None:
     """`custom_data.a.b: 1` ⇒ `custom_data: {a: {b: 1}}`, merged into what is there."""
     *outer, last = key.split(".")
     here = result

@@ -23,7 +23,7 @@ from yaml.events import (
 )
 
 from dipeo_nb.diagram.format_errors import MAX_DEPTH, format_error, too_deep
-from dipeo_nb.diagram.spots import Spot, SpotTree
+from dipeo_nb.diagram.spans import SourceSpan, SpanTree
 from dipeo_nb.errors import DiagramFormatError
 
 try:
@@ -247,34 +247,34 @@ def _copy(value: Any, budget: int, depth: int, file: str | None, event: Any) -> 
     return value, budget
 
 
-def yaml_spots(text: str) -> tuple[Spot | None, list[Spot]]:
+def yaml_spans(text: str) -> tuple[SourceSpan | None, list[SourceSpan]]:
     """The positions of a YAML text that `yaml_value` can read, and the keys that a mapping holds again."""
     shift = len(text) - len(text.removeprefix("\ufeff"))
     parser: Any = _EventParser(text[shift:])
-    places = SpotTree()
-    anchors: dict[str, Spot] = {}
+    places = SpanTree()
+    anchors: dict[str, SourceSpan] = {}
     while True:
         event = parser.get_event()
         kind = type(event)
         if kind is StreamEndEvent:
             return places.root, places.duplicates
         mark = event.start_mark
-        spot = Spot(mark.line + 1, mark.column + 1, mark.index + shift)
+        span = SourceSpan(mark.line + 1, mark.column + 1, mark.index + shift)
         if kind is ScalarEvent:
-            spot.text = event.value
-            spot.end = event.end_mark.index + shift
-            places.add(spot)
+            span.text = event.value
+            span.end = event.end_mark.index + shift
+            places.add(span)
         elif kind is AliasEvent:
             target = anchors[event.anchor]
-            spot.text, spot.items = target.text, target.items
-            spot.end = event.end_mark.index + shift
-            places.add(spot)
+            span.text, span.items = target.text, target.items
+            span.end = event.end_mark.index + shift
+            places.add(span)
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
-            places.open(spot)
+            places.open(span)
             if event.anchor:
-                anchors[event.anchor] = spot
+                anchors[event.anchor] = span
             continue
         elif kind is MappingEndEvent or kind is SequenceEndEvent:
             places.close(event.end_mark.index + shift, kind is MappingEndEvent)
         if getattr(event, "anchor", None) and kind is ScalarEvent:
-            anchors[event.anchor] = spot
+            anchors[event.anchor] = span

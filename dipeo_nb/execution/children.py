@@ -168,7 +168,7 @@ class Children:
             context.log("WARNING", f"{error.message} '{plan.name}' runs from its beginning.")
             return await self._begun(source, variables, index)
         live.enter(services.store, events[0].run_id, found)
-        await services.store.claim(events[0].run_id, mine=True)
+        await services.store.claim(events[0].run_id, owned=True)
         return self._execution(source._replace(plan=plan), variables, index, recovered=found)
 
     async def _forked(

@@ -168,8 +168,8 @@ class Execution:
     def signal(self, name: str, payload: Mapping[str, Any]) -> None:
         """Tell the run of an event from outside. Any thread; also before it waits for it."""
         signal = Signal(name, dict(payload))
-        if not self._control.elsewhere(self.signals.give, signal):
-            self.signals.give(signal)
+        if not self._control.elsewhere(self.signals.deliver, signal):
+            self.signals.deliver(signal)
 
     def hear(self, node: PlanNode, payload: Mapping[str, Any]) -> None:
         """Record what code of a node has logged, as the payload of an `execution_log` event; too late, and it is ignored. Any

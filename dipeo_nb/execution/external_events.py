@@ -19,7 +19,7 @@ class Signal(NamedTuple):
     name: str
     payload: Mapping[str, Any]
 
-    def fits(self, name: str, filters: Mapping[str, Any]) -> bool:
+    def matches(self, name: str, filters: Mapping[str, Any]) -> bool:
         """Whether it has that name, and every value of *filters* at its path (`user.name`)."""
         return self.name == name and all(_at(self.payload, path) == value for path, value in filters.items())
 
@@ -34,11 +34,11 @@ class Signals:
         self._waiting: list[tuple[str, Mapping[str, Any], asyncio.Future[Signal]]] = []
         self._kept: deque[Signal] = deque(maxlen=KEPT)
 
-    def give(self, signal: Signal) -> None:
-        """Hand an event to those who wait for it."""
+    def deliver(self, signal: Signal) -> None:
+        """Hand an event to all that wait for it."""
         taken = False
         for name, filters, future in self._waiting:
-            if not future.done() and signal.fits(name, filters):
+            if not future.done() and signal.matches(name, filters):
                 future.set_result(signal)
                 taken = True
         if not taken:
@@ -47,7 +47,7 @@ class Signals:
     async def wait(self, name: str, filters: Mapping[str, Any]) -> Signal:
         """The next event that fits; the caller limits the time."""
         for signal in self._kept:
-            if signal.fits(name, filters):
+            if signal.matches(name, filters):
                 self._kept.remove(signal)
                 return signal
         future: asyncio.Future[Signal] = asyncio.get_running_loop().create_future()

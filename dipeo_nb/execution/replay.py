@@ -120,7 +120,7 @@ class Replay:
 
     async def _tell(self, events: Sequence[Event]) -> None:
         if events[0].seq > 1 and events[0].type is EventType.EXECUTION_STARTED:
-            await self._services.store.claim(self.run_id, mine=True)
+            await self._services.store.claim(self.run_id, owned=True)
         await self._services.store.append(events)
         for event in events:
             self.state.apply(event)

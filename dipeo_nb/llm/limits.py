@@ -73,15 +73,15 @@ class _Turn:
     future: asyncio.Future[None]
     given: bool = False
 
-    def give(self) -> bool:
+    def wake(self) -> bool:
         """Wake the waiting call; whether its loop is still there."""
         try:
-            self.loop.call_soon_threadsafe(self._wake)
+            self.loop.call_soon_threadsafe(self._set_result)
         except RuntimeError:  # the loop is closed
             return False
         return True
 
-    def _wake(self) -> None:
+    def _set_result(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
 
@@ -154,6 +154,6 @@ class AdaptiveLimit:
     def _wake(self) -> None:
         while self._waiting and self._working < int(self.limit):
             turn = self._waiting.popleft()
-            if turn.give():
+            if turn.wake():
                 turn.given = True
                 self._working += 1

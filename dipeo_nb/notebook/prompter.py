@@ -47,7 +47,7 @@ class NotebookPrompter:
             del self._waiting[question.request_id]
             self._input.release(question.request_id)
 
-    def give(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
+    def set_result(self, request_id: str, answer: str | BaseException, source: str = "user") -> None:
         """Answer a question of the run. Safe from any thread; the first answer counts."""
 
         def settle() -> None:
@@ -88,16 +88,16 @@ class NotebookPrompter:
         except (EOFError, NotImplementedError) as error:
             # StdinNotImplementedError of a kernel without a front end (nbclient, nbmake) is a NotImplementedError.
             if default is not None:
-                self.give(request_id, default, "default")
+                self.set_result(request_id, default, "default")
             else:
                 refused = nobody(question)
                 refused.__cause__ = error
-                self.give(request_id, refused)
+                self.set_result(request_id, refused)
         else:
             if text or default is None:
-                self.give(request_id, text)
+                self.set_result(request_id, text)
             else:
-                self.give(request_id, default, "default")
+                self.set_result(request_id, default, "default")
 
     def form_got_through(self) -> None:
         """Note that a message of a live view arrived. Safe from any thread."""

@@ -80,7 +80,7 @@ class RecordedRuns(ABC):
 
         async def read() -> list[RunSummary]:
             await self.runtime.initialize()
-            whole = None if parent is None else (await self.runtime.summary(parent)).run_id
+            whole = None if parent is None else (await self.runtime.find_run(parent)).run_id
             return await self.runtime.services.store.runs(
                 limit=limit, status=status, diagram=diagram, parent=whole, nested=nested
             )
@@ -130,7 +130,7 @@ class RecordedRuns(ABC):
             return self._going[found]
 
         async def read() -> RunState:
-            summary = await self.runtime.summary(found)
+            summary = await self.runtime.find_run(found)
             state = await recorded_state(self.runtime.services.store, found)
             return interrupted(state) if summary.status == Status.INTERRUPTED else state
 
@@ -255,4 +255,4 @@ class RecordedRuns(ABC):
             return run.id
         if isinstance(run, RunSummary):
             return run.run_id
-        return run_sync(self.runtime.summary(checked_text(run, "run", "a Run, or an id; dp.runs() lists them"))).run_id
+        return run_sync(self.runtime.find_run(checked_text(run, "run", "a Run, or an id; dp.runs() lists them"))).run_id

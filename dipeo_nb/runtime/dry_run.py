@@ -24,7 +24,7 @@ from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.options import check_services
 from dipeo_nb.execution.run_options import RunOptions
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.llm import catalogue
 from dipeo_nb.runtime.dry_services import (
     DryAnswers,

@@ -357,7 +357,7 @@ class DryNodes:
                 values = "".join(f"\n{name}={value}" for name, value in sorted(text.environment.items()))
                 self._noted.note("process", "sh", f"{text.command}{values}")
         else:
-            return await hook.run(context)
+            return await hook.execute(context)
         return Output(placeholder(f"result of {context.node.label}"))
 
     async def _function(self, context: NodeContext) -> Output:

@@ -15,7 +15,7 @@ async def delete_runs(store: RunStore, run_ids: Collection[str], *, compact: boo
     related = [found for run_id in run_ids for found in await _related(store, run_id)]
     # Those that this process owns are not executing: they could not be reserved.
     with live.reserved(store, dict.fromkeys(related), "delete"):
-        return await store.delete(*run_ids, mine=True, compact=compact)
+        return await store.delete(*run_ids, owned=True, compact=compact)
 
 
 async def prune(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Unpack, cast
@@ -32,7 +33,7 @@ from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.replay import MAX_PAUSE_S, Replay, checked_pace
 from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_options import NodeRunKey, RunLimits, RunOptions
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
 from dipeo_nb.runtime.answers import answer_question
 from dipeo_nb.runtime.compiling import runnable_plan
@@ -264,7 +265,7 @@ class Runtime(InitializationMixin):
 
     # Runs in the store.
 
-    async def summary(self, run_id: str) -> RunSummary:
+    async def find_run(self, run_id: str) -> RunSummary:
         """The row of a run, by its id or an unambiguous prefix of it.
 
         Raises:
@@ -272,6 +273,11 @@ class Runtime(InitializationMixin):
         """
         await self.initialize()
         return await run_named(self.services.store, run_id)
+
+    async def summary(self, run_id: str) -> RunSummary:
+        """Return what `find_run` returns: its former name, until 0.2."""
+        warnings.warn("Runtime.summary is deprecated; it is called find_run.", DeprecationWarning, stacklevel=2)
+        return await self.find_run(run_id)
 
     async def delete_runs(self, run_ids: Collection[str], *, give_back: bool = True) -> list[str]:
         """Delete runs, and the runs of their sub-diagrams.
@@ -331,7 +337,7 @@ class Runtime(InitializationMixin):
             UserError: there is no such run, or several questions match.
             StorageError: it is answered already, or another answer was first.
         """
-        row = await self.summary(run_id)
+        row = await self.find_run(run_id)
         await answer_question(self.services.store, row, text, node=node, request_id=request_id)
         return row
 
@@ -342,7 +348,7 @@ class Runtime(InitializationMixin):
             UserError: no such run, no such events, or no text.
             StorageError: the run is executing elsewhere, or was cut off.
         """
-        row, services = await self.summary(run_id), self.services
+        row, services = await self.find_run(run_id), self.services
         await add_note(services.store, services.bus, row, first, last, text, now=services.clock.now())
 
     async def replay(self, run_id: str, *, speed: float = 1.0, max_pause: float = MAX_PAUSE_S) -> tuple[Runtime, Replay]:
@@ -356,7 +362,7 @@ class Runtime(InitializationMixin):
             UserError: no such run, it is still running, or an impossible speed or pause.
         """
         checked_pace(speed, max_pause)
-        row = await self.summary(run_id)
+        row = await self.find_run(run_id)
         if row.status == Status.RUNNING:
             raise UserError(f"Run {row.run_id} is still running.", hint="Open it: dp.open_run(…).")
         services = replace(self.services, store=InMemoryRunStore(), bus=InMemoryEventBus(apart=True))
@@ -433,7 +439,7 @@ class Runtime(InitializationMixin):
         live.enter(store, run_id, found)
         try:
             injection.reach("run.claim")
-            await store.claim(run_id, mine=True)  # when this process owns it, it is not executing: `enter` would have refused
+            await store.claim(run_id, owned=True)  # when this process owns it, it is not executing: `enter` would have refused
         except BaseException as error:
             live.leave(store, run_id, found)
             if isinstance(error, StorageError) and error.facts.get("cause") == "completed":

@@ -186,7 +186,7 @@ class DiagramTools:
         """
         run_id, request_id = str(asked["run"]), str(asked["question"])
         text = asked.get("default") if text is None else text
-        row = await self.runtime.summary(run_id)
+        row = await self.runtime.find_run(run_id)
         if row.status not in (Status.RUNNING, Status.INTERRUPTED):
             return
         if text is None:
@@ -259,7 +259,7 @@ class DiagramTools:
         """Whether an open question of the log waits: not one of a process that is gone, nor one whose answer is on its way."""
         execution = self.runs.get(run_id)
         if execution is None:
-            return (await self.runtime.summary(run_id)).status == Status.RUNNING
+            return (await self.runtime.find_run(run_id)).status == Status.RUNNING
         store = self.runtime.services.store
         for _ in range(int(LEFT_S / 0.05)):
             if not execution.questions.waits(request_id):

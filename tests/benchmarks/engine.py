@@ -25,7 +25,7 @@ from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.benchmarks.harness import OURS, Goal, Row, Run, main

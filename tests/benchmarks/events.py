@@ -25,7 +25,7 @@ from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.events.redis import RedisEventBus
 from dipeo_nb.execution.router import MessageRouter
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from tests.benchmarks.harness import OURS, Goal, Row, Run, main
 from tests.support.servers import RedisProcess

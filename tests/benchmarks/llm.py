@@ -28,7 +28,7 @@ from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import AdapterConfig
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.runtime import Runtime
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, main
 from tests.support.wire_openai import delta, final, message

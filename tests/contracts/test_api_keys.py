@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.ports import APIKeyPort
 from dipeo_nb.security.environment import EnvironmentAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from dipeo_nb.security.keys import APIKeyChain, APIKeyService
 from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, SystemKeyring
-from dipeo_nb.security.memory import InMemoryAPIKeyService
 from dipeo_nb.testing.contracts import APIKeyContract
 from dipeo_nb.testing.contracts.api_keys import CANARY
 from tests.support.keyring_backend import DictKeyring

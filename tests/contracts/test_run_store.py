@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dipeo_nb.domain.ports import RunStore
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.testing.contracts import RunStoreContract

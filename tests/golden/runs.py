@@ -21,7 +21,7 @@ from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.metrics import measure, summarize
 from dipeo_nb.execution.recovery import recovered, reusable
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.golden import virtual_time
 from tests.support import graph_dsl as shapes

@@ -23,7 +23,7 @@ from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.errors import BudgetExceededError, NodeExecutionError, ProviderError
 from dipeo_nb.execution.metrics import measure
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient
 from tests.support.examples import examples

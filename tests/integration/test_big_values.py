@@ -25,7 +25,7 @@ from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state import blobs
 from dipeo_nb.execution.state.blobs import LIMIT, Resolver, encoded, events_of_lines, lines
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
@@ -214,10 +214,10 @@ def test_a_value_that_many_nodes_hand_on_is_kept_once(store: RunStore):
                 assert events[0].payload["variables"] == {"given": value}
                 assert (await store.events(run, after=50, limit=2))[1].payload["text"] == BIG
             assert 200_000 <= await size_of(store) < 400_000
-            await store.delete("r", mine=True)
+            await store.delete("r", owned=True)
             assert 100_000 <= await size_of(store) < 200_000
             assert (await store.events("other"))[-1].payload["output"] == value
-            await store.delete("other", mine=True)
+            await store.delete("other", owned=True)
             assert await size_of(store) == 0
         finally:
             await store.cleanup()

@@ -171,7 +171,7 @@ def test_a_run_of_another_process_is_not_deleted(tmp_path: Path, child: Callable
     assert other.stdout.readline() == "begun\n"
     for asked in ("theirs", "part"):
         with pytest.raises(StorageError, match=f"process {other.pid} on .*nothing was deleted") as error:
-            run_sync(store.delete("big", asked, mine=True))
+            run_sync(store.delete("big", asked, owned=True))
         assert error.value.facts["cause"] == "going_on"
     assert len(run_sync(store.runs(nested=True))) == 3
     other.kill()

@@ -23,7 +23,7 @@ from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, StartNode
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import scripted

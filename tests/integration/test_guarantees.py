@@ -22,7 +22,7 @@ from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import EndpointNode, StartNode
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.run_display import RunDisplay
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import SlowClient, scripted

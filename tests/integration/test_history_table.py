@@ -15,7 +15,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import UserError, ValidationError
 from dipeo_nb.execution.run_pages import RunQuery, page_of_runs
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.history_table import HistoryTable

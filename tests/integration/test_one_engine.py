@@ -17,7 +17,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import RunAbortedError, StorageError
 from dipeo_nb.execution import engine, live
 from dipeo_nb.execution.state import sqlite
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.session import Session
@@ -222,7 +222,7 @@ def test_a_run_is_written_by_who_has_it(path: Path):
         with pytest.raises(StorageError, match="taken over"):
             await b.append([event(2)])
         for taker, loser in ((b, a), (a, b), (b, a)):
-            await taker.claim("r1", mine=True)
+            await taker.claim("r1", owned=True)
             row = await taker.run("r1")
             assert row is not None
             with pytest.raises(StorageError, match="taken over"):
@@ -240,7 +240,7 @@ def test_a_failed_run_that_was_claimed_again_refuses_the_old_token(path: Path):
         a, b = await opened(path), await opened(path)
         await a.append([started(), Event(2, event(2).type.EXECUTION_ERROR, "r1", 1002.0, None, {"status": "failed"})])
         await a.claim("r1")
-        await b.claim("r1", mine=True)
+        await b.claim("r1", owned=True)
         with pytest.raises(StorageError, match="taken over"):
             await a.append([event(3)])
         await b.append([event(3)])

@@ -26,7 +26,7 @@ from dipeo_nb.errors import (
     StorageError,
     ValidationError,
 )
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter

@@ -117,7 +117,7 @@ def test_recorded_runs_can_be_looked_at(place: Place, capsys: pytest.CaptureFixt
         assert len(run.events) == len(recorded.events)
         again = dp.replay(run, speed=float("inf"), view=False)
         assert again.result(30).output == "red"
-        for refused in (lambda: dp.runs().delete(), lambda: run_sync(dp.runtime.services.store.claim(run.id, mine=True))):
+        for refused in (lambda: dp.runs().delete(), lambda: run_sync(dp.runtime.services.store.claim(run.id, owned=True))):
             with pytest.raises(StorageError) as error:
                 refused()
             assert error.value.facts["cause"] == "read_only"

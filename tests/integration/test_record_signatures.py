@@ -14,7 +14,7 @@ from dipeo_nb.config import reset_settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeExecutionError, RunError, TrustError
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Runtime
 from tests.support.untrusted_folder import light, node

@@ -39,7 +39,7 @@ from dipeo_nb.execution.metrics import RunMetrics, measure, summarize
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.replay import Replay
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.security.gate import Gate
@@ -212,7 +212,7 @@ def test_a_run_that_is_resumed_after_the_clock_was_set(jump: float):
             await task
             clock.elapsed, clock.jump = 0.0, jump  # another process, after a restart of the machine
             clock.sleepers.clear()
-            await store.claim(execution.run_id, mine=True)
+            await store.claim(execution.run_id, owned=True)
             found = recovered(plan, await store.events(execution.run_id), variables={}, max_visits=100)
             again = Execution(plan, Gate.open(runtime.services), execution.options, recovered=found)
             task = asyncio.ensure_future(again.run())

@@ -24,7 +24,7 @@ from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import snapshots
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import KIND, VERSION, recorded_state, snapshot_of, state_of
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.execution.state.sqlite_file import RunFile
 from dipeo_nb.notebook.session import Session

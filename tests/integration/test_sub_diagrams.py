@@ -12,7 +12,7 @@ import pytest
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.errors import DiagramNotFoundError, InvalidDiagramError, NodeExecutionError, RunAbortedError, UserError
 from dipeo_nb.execution.metrics import measure
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import ScriptedClient, SlowClient, scripted
 

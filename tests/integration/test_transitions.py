@@ -19,7 +19,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.recovery import recovered
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.support import graph_dsl as shapes
 
@@ -81,7 +81,7 @@ async def begun_twice() -> Sequence[Event]:
         await execution.run()
         store = runtime.services.store
         events = await store.events(execution.run_id)
-        await store.claim(execution.run_id, mine=True)
+        await store.claim(execution.run_id, owned=True)
         found = recovered(plan, events, variables={}, max_visits=10)
         await runtime.execution(prepared, recovered=found).run()
         return await store.events(execution.run_id)

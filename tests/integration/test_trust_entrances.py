@@ -18,7 +18,7 @@ from dipeo_nb.diagram.document import load, load_text
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import NODE_SPECS
 from dipeo_nb.errors import DipeoError, NodeExecutionError, NotGrantedError, TrustError
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer

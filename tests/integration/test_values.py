@@ -44,7 +44,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import CodeError, NodeExecutionError, StorageError, ValidationError
 from dipeo_nb.events import redis
 from dipeo_nb.execution.context import NodeContext
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.server import RunServer

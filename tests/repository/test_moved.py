@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dipeo_nb.config import Settings
 from dipeo_nb.domain.chat import LLMResponse
+from dipeo_nb.errors import UserError
 from dipeo_nb.llm.core.client import as_request
+from dipeo_nb.runtime import Runtime
 from tests.support.source_tree import FILES, PACKAGE
 
 
@@ -72,6 +78,26 @@ def test_the_former_name_of_the_output_mode() -> None:
         assert LLMResponse("{}", "echo", "echo", output_mode="native").rung == "native"
     with pytest.warns(DeprecationWarning, match="output_mode"):
         assert as_request("Who?", service="echo", model="echo", rung="prompt").output_mode == "prompt"
+
+
+def test_the_former_name_of_find_run(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with Runtime(Settings(base_dir=tmp_path)) as runtime:
+            with pytest.warns(DeprecationWarning, match="it is called find_run"), pytest.raises(UserError):
+                await runtime.summary("nothing")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("module", ["dipeo_nb.execution.state.memory", "dipeo_nb.security.memory"])
+def test_a_module_that_has_moved_is_where_it_was(module: str) -> None:
+    home = module.replace(".memory", ".in_memory")
+    sys.modules.pop(module, None)
+    with pytest.warns(DeprecationWarning, match=f"import {home}"):
+        former = importlib.import_module(module)
+    names = [name for name in vars(importlib.import_module(home)) if name.startswith("InMemory")]
+    assert names
+    assert all(getattr(former, name) is getattr(importlib.import_module(home), name) for name in names)
 
 
 @pytest.mark.parametrize(("module", "former", "name"), RENAMED)

@@ -24,7 +24,7 @@ from dipeo_nb.errors import DipeoError
 from dipeo_nb.execution import handlers
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from dipeo_nb.testing import scripted
 from tests.support.graphs import plan_of

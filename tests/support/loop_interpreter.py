@@ -31,7 +31,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution, RunOptions
 from dipeo_nb.execution.inputs import Output, plain
 from dipeo_nb.execution.recovery import recovered
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.testing import scripted
@@ -681,7 +681,7 @@ async def _carry_out(
         if after:
             found = recovered(plan, after, variables={}, max_visits=limit)
             await runtime.services.store.append(list(after))
-            await runtime.services.store.claim(after[0].run_id, mine=True)
+            await runtime.services.store.claim(after[0].run_id, owned=True)
         execution = Execution(plan, Gate.open(runtime.services), RunOptions(max_iterations=limit, **options), recovered=found)
         handlers.get = lambda kind: chosen.get(kind) or real(kind)  # the engine asks this module for every node
         try:

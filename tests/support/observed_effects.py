@@ -249,7 +249,7 @@ class World:
         from dipeo_nb.execution import handlers
         from dipeo_nb.execution.code_runner import ProcessCodeRunner
         from dipeo_nb.execution.inputs import Output
-        from dipeo_nb.execution.state.memory import InMemoryRunStore
+        from dipeo_nb.execution.state.in_memory import InMemoryRunStore
         from dipeo_nb.runtime import Runtime
         from dipeo_nb.testing import ScriptedClient
 

@@ -11,7 +11,7 @@ from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent, TokenUsag
 from dipeo_nb.llm import providers
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from tests.support.wire_openai import settings_with
 
 

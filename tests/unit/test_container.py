@@ -24,7 +24,7 @@ from dipeo_nb.domain.enums import MessageType
 from dipeo_nb.domain.ports import Artifact, Services
 from dipeo_nb.errors import ConfigurationError, DipeoError, StorageError
 from dipeo_nb.events.in_memory import InMemoryEventBus
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter

@@ -1,4 +1,4 @@
-"""The file formats. Each is a pair of functions: `read(Reading) -> DomainDiagram`, `write(DomainDiagram) -> str`."""
+"""The file formats. Each is a pair of functions: `read(ReadContext) -> DomainDiagram`, `write(DomainDiagram) -> str`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from dipeo_nb.common.text import shorten
 from dipeo_nb.diagram import node_fields
 from dipeo_nb.diagram.formats import executable, light, native, readable
-from dipeo_nb.diagram.reading import Reading
+from dipeo_nb.diagram.reading import ReadContext
 from dipeo_nb.diagram.source import Document
 from dipeo_nb.diagram.source_map import SourceMap
 from dipeo_nb.diagram.vocabulary import spellings
@@ -26,7 +26,7 @@ class Format:
     name: str
     suffix: str
     """Of files of this format, e.g. `.light.yaml`."""
-    read: Callable[[Reading], DomainDiagram]
+    read: Callable[[ReadContext], DomainDiagram]
     write: Callable[[DomainDiagram], str]
 
 
@@ -48,7 +48,7 @@ def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnost
         DiagramFormatError: the main parts have a shape that cannot be read.
     """
     source = document.source
-    reading = Reading(document.value, source)
+    reading = ReadContext(document.value, source)
     source.spellings = spellings()
     if document.duplicates:
         for key, line, column in source.duplicates():
@@ -67,9 +67,9 @@ def read(document: Document, format: str) -> tuple[DomainDiagram, tuple[Diagnost
     return model, tuple(reading.found)
 
 
-def silent_reading() -> Reading:
+def silent_reading() -> ReadContext:
     """A reading of nothing, for using the readers' helpers on values that come from code."""
-    return Reading({}, SourceMap())
+    return ReadContext({}, SourceMap())
 
 
 def write(model: DomainDiagram, format: str) -> str:

@@ -17,8 +17,8 @@ from dipeo_nb.diagram import connections, person_fields
 from dipeo_nb.diagram.connections import References
 from dipeo_nb.diagram.formats.native import collection, read_nodes, written_node, written_persons
 from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
-from dipeo_nb.diagram.reading import Reading, as_text
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.plan import Plan
 
@@ -41,7 +41,7 @@ PROMPT_TEXTS = ("resolved_prompt", "resolved_first_prompt", "judge_by", "text_fo
 # ----------------------------------------------------------------------------------------------------- reading
 
 
-def read(reading: Reading) -> DomainDiagram:
+def read(reading: ReadContext) -> DomainDiagram:
     """The diagram of an executable document; findings go to *reading*.
 
     Raises:
@@ -69,7 +69,7 @@ def read(reading: Reading) -> DomainDiagram:
     )
 
 
-def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, references: References) -> DomainArrow | None:
+def _arrow(item: Mapping[str, Any], reading: ReadContext, at: DocumentPath, references: References) -> DomainArrow | None:
     ends = [_node(item, key, reading, at, references) for key in ("source_node_id", "target_node_id")]
     for key in item.keys() - EDGE_KEYS:
         reading.warn(
@@ -107,7 +107,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
     )
 
 
-def _node(item: Mapping[str, Any], key: str, reading: Reading, at: DocumentPath, references: References) -> str | None:
+def _node(item: Mapping[str, Any], key: str, reading: ReadContext, at: DocumentPath, references: References) -> str | None:
     """The id of the node at one end; None, with an error, when there is none."""
     text = as_text(item.get(key), reading, *at, key)
     if not text:

@@ -15,8 +15,8 @@ from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
 from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
-from dipeo_nb.diagram.reading import Reading, as_text, list_items
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text, list_items
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.diagram.vocabulary import properties, written_properties
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 
@@ -36,7 +36,7 @@ def default_person_id(name: str) -> str:
 # ----------------------------------------------------------------------------------------------------- reading
 
 
-def read(reading: Reading) -> DomainDiagram:
+def read(reading: ReadContext) -> DomainDiagram:
     """The diagram of a light document; findings go to *reading*.
 
     Raises:
@@ -59,7 +59,7 @@ def read(reading: Reading) -> DomainDiagram:
     )
 
 
-def _nodes(reading: Reading) -> list[DomainNode]:
+def _nodes(reading: ReadContext) -> list[DomainNode]:
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
     items = list_items(reading, "nodes", "nodes")
@@ -73,7 +73,7 @@ def _nodes(reading: Reading) -> list[DomainNode]:
     return node_fields.unique_labels(found, reading, paths.__getitem__)
 
 
-def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
+def _node(item: Mapping[str, Any], node_id: str, index: int, reading: ReadContext, at: DocumentPath) -> DomainNode:
     props = {key: value for key, value in item.items() if key not in NODE_KEYS}
     long_form = item.get("props")
     inner: Mapping[str, Any] = {}
@@ -114,7 +114,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
     )
 
 
-def _wrong_type(field: str, wanted: str, value: Any, reading: Reading, at: DocumentPath, label: str) -> None:
+def _wrong_type(field: str, wanted: str, value: Any, reading: ReadContext, at: DocumentPath, label: str) -> None:
     reading.error(
         "wrong-type",
         f"'{field}' of a node is {wanted}, not '{shorten(value)}'.",
@@ -125,7 +125,7 @@ def _wrong_type(field: str, wanted: str, value: Any, reading: Reading, at: Docum
     )
 
 
-def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
+def _arrows(reading: ReadContext, references: References) -> tuple[DomainArrow, ...]:
     found: list[tuple[DomainArrow, DocumentPath]] = []
     silent: set[int] = set()
     for at, item in list_items(reading, "connections", "connections"):
@@ -138,7 +138,7 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
     return tuple(fill_content_types(connections.with_ids(found, reading), silent))
 
 
-def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, references: References) -> DomainArrow | None:
+def _arrow(item: Mapping[str, Any], reading: ReadContext, at: DocumentPath, references: References) -> DomainArrow | None:
     source = _end(item, "from", "output", reading, at, references)
     target = _end(item, "to", "input", reading, at, references)
     if not item.keys() <= CONNECTION_KEYS:
@@ -176,7 +176,7 @@ def _arrow(item: Mapping[str, Any], reading: Reading, at: DocumentPath, referenc
 
 
 def _end(
-    item: Mapping[str, Any], key: str, direction: str, reading: Reading, at: DocumentPath, references: References
+    item: Mapping[str, Any], key: str, direction: str, reading: ReadContext, at: DocumentPath, references: References
 ) -> End | None:
     value = item.get(key)
     if isinstance(value, (list, dict)):
@@ -202,7 +202,7 @@ def _end(
     return references.end(text, direction, reading, (*at, key))
 
 
-def _content_type(item: Mapping[str, Any], reading: Reading, at: DocumentPath) -> str | None:
+def _content_type(item: Mapping[str, Any], reading: ReadContext, at: DocumentPath) -> str | None:
     for key in ("content_type", "type"):
         if item.get(key):
             return connections.content_type(item[key], reading, (*at, key))

@@ -14,8 +14,8 @@ from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import References
 from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
-from dipeo_nb.diagram.reading import Reading, as_text, list_items
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text, list_items
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.diagram.vocabulary import properties, vocabulary
 from dipeo_nb.domain.diagram import (
     DomainArrow,
@@ -37,7 +37,7 @@ ARROW_KEYS = frozenset(("id", "source", "target", "content_type", "label", "exec
 # ----------------------------------------------------------------------------------------------------- reading
 
 
-def read(reading: Reading) -> DomainDiagram:
+def read(reading: ReadContext) -> DomainDiagram:
     """The diagram of a native document; findings go to *reading*.
 
     Raises:
@@ -68,7 +68,7 @@ def _without_dunders(value: Any) -> Any:
     return value
 
 
-def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
+def collection(reading: ReadContext, key: str) -> list[tuple[DocumentPath, dict[str, Any]]]:
     """The mappings of a list or of an id-keyed mapping (the key becomes the `id` when that is missing)."""
     value = reading.value.get(key)
     if not isinstance(value, dict):
@@ -88,7 +88,7 @@ def collection(reading: Reading, key: str) -> list[tuple[DocumentPath, dict[str,
     return found
 
 
-def read_nodes(reading: Reading) -> list[DomainNode]:
+def read_nodes(reading: ReadContext) -> list[DomainNode]:
     """The nodes of a document in wire form, with unique labels."""
     found: list[DomainNode] = []
     paths: list[DocumentPath] = []
@@ -103,7 +103,7 @@ def read_nodes(reading: Reading) -> list[DomainNode]:
     return node_fields.unique_labels(found, reading, paths.__getitem__)
 
 
-def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, at: DocumentPath) -> DomainNode:
+def _node(item: Mapping[str, Any], node_id: str, index: int, reading: ReadContext, at: DocumentPath) -> DomainNode:
     inner = item.get("data")
     if inner is not None and not isinstance(inner, dict):
         reading.error(
@@ -152,7 +152,7 @@ def _node(item: Mapping[str, Any], node_id: str, index: int, reading: Reading, a
     )
 
 
-def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
+def _arrows(reading: ReadContext, references: References) -> tuple[DomainArrow, ...]:
     found: list[tuple[DomainArrow, DocumentPath]] = []
     for at, item in collection(reading, "arrows"):
         source = _end(item, "source", HandleDirection.OUTPUT, reading, at, references)
@@ -192,7 +192,7 @@ def _end(
     item: Mapping[str, Any],
     key: str,
     direction: HandleDirection,
-    reading: Reading,
+    reading: ReadContext,
     at: DocumentPath,
     references: References,
 ) -> tuple[str, str] | None:

@@ -18,8 +18,8 @@ from dipeo_nb.diagram import connections, node_fields, person_fields
 from dipeo_nb.diagram.connections import End, References
 from dipeo_nb.diagram.formats.yaml_text import Flow, dump
 from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_metadata
-from dipeo_nb.diagram.reading import Reading, as_text, stray_item
-from dipeo_nb.diagram.spots import DocumentPath
+from dipeo_nb.diagram.reading import ReadContext, as_text, stray_item
+from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.diagram.vocabulary import properties, written_properties
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode, Vec2
 from dipeo_nb.domain.nodes import NODE_SPECS
@@ -75,7 +75,7 @@ class _Destination:
     more: Mapping[str, Any] | None = None
 
 
-def read(reading: Reading) -> DomainDiagram:
+def read(reading: ReadContext) -> DomainDiagram:
     """The diagram of a readable document; findings go to *reading*.
 
     Raises:
@@ -108,7 +108,7 @@ def read(reading: Reading) -> DomainDiagram:
     )
 
 
-def _entries(reading: Reading, key: str, what: str) -> Iterator[tuple[DocumentPath, int, Any]]:
+def _entries(reading: ReadContext, key: str, what: str) -> Iterator[tuple[DocumentPath, int, Any]]:
     """The items of a list, or of a mapping as one-entry mappings."""
     value = reading.value.get(key)
     if isinstance(value, dict):
@@ -123,7 +123,7 @@ def _entries(reading: Reading, key: str, what: str) -> Iterator[tuple[DocumentPa
         )
 
 
-def _drafts(reading: Reading) -> Iterator[_Draft]:
+def _drafts(reading: ReadContext) -> Iterator[_Draft]:
     entries = list(_entries(reading, "nodes", "nodes"))
     mappings = [item for _, _, item in entries if isinstance(item, dict)]
     configs = [*mappings, *(value for item in mappings for value in item.values() if isinstance(value, dict))]
@@ -153,7 +153,7 @@ def _draft(
     name: str | None,
     config: Mapping[str, Any],
     index: int,
-    reading: Reading,
+    reading: ReadContext,
     at: DocumentPath,
     taken: frozenset[str],
 ) -> _Draft:
@@ -188,14 +188,14 @@ def _node_key(text: str) -> tuple[str, str | None, Vec2 | None]:
     return text, None, place
 
 
-def _typed(draft: _Draft, node: DomainNode, reading: Reading, *, first: bool, branches: bool) -> DomainNode:
+def _typed(draft: _Draft, node: DomainNode, reading: ReadContext, *, first: bool, branches: bool) -> DomainNode:
     node_type = node.type
     if draft.inferred:
         node_type = node_fields.infer_type(node.label, draft.props, first=first, branches=branches)
     return replace(node, type=node_type, data=properties(draft.props, node_type, reading, draft.at, node.label))
 
 
-def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]:
+def _arrows(reading: ReadContext, references: References) -> tuple[DomainArrow, ...]:
     found: list[tuple[DomainArrow, DocumentPath]] = []
     for at, source, destination in _flow(reading, references):
         arrow = _arrow(source, destination, reading, at, references)
@@ -204,7 +204,7 @@ def _arrows(reading: Reading, references: References) -> tuple[DomainArrow, ...]
     return tuple(connections.with_ids(found, reading))
 
 
-def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPath, str, _Destination]]:
+def _flow(reading: ReadContext, references: References) -> Iterator[tuple[DocumentPath, str, _Destination]]:
     """The arrows of the flow as texts: (place, source, destination)."""
     for at, index, item in _entries(reading, "flow", "flow items"):
         if isinstance(item, str) and " -> " in item:
@@ -225,7 +225,7 @@ def _flow(reading: Reading, references: References) -> Iterator[tuple[DocumentPa
                 stray_item(reading, "flow", index, item)
 
 
-def _destinations(value: Any, reading: Reading, at: DocumentPath, references: References) -> Iterator[_Destination]:
+def _destinations(value: Any, reading: ReadContext, at: DocumentPath, references: References) -> Iterator[_Destination]:
     if isinstance(value, dict):
         destination = _from_mapping(value, reading, at)
         if destination:
@@ -250,7 +250,7 @@ def _destinations(value: Any, reading: Reading, at: DocumentPath, references: Re
         yield _worded(part, reading, at) if _is_worded(part) else _compact(part, reading, at, references)
 
 
-def _from_mapping(value: Mapping[str, Any], reading: Reading, at: DocumentPath) -> _Destination | None:
+def _from_mapping(value: Mapping[str, Any], reading: ReadContext, at: DocumentPath) -> _Destination | None:
     said: dict[str, Any] = {}
     for key, item in value.items():
         if key not in DESTINATION_KEYS:
@@ -287,7 +287,7 @@ def _is_worded(text: str) -> bool:
     return bool(_WORDED.match(text.strip()))
 
 
-def _worded(text: str, reading: Reading, at: DocumentPath) -> _Destination:
+def _worded(text: str, reading: ReadContext, at: DocumentPath) -> _Destination:
     text = text.strip()
     said = {word: re.sub(r"\\(.)", r"\1", value).strip() for word, value in _WORDED.findall(text)}
     if rest := _WORDED.sub("", text).strip():
@@ -300,7 +300,7 @@ def _worded(text: str, reading: Reading, at: DocumentPath) -> _Destination:
     return _Destination(said.get("to", ""), said.get("from"), said.get("in"), said.get("as"), said.get("naming"))
 
 
-def _compact(text: str, reading: Reading, at: DocumentPath, references: References) -> _Destination:
+def _compact(text: str, reading: ReadContext, at: DocumentPath, references: References) -> _Destination:
     label, groups = _compact_parts(text, references)
     content_type = next((g for g in groups if g.lower() in COMPACT_CONTENT_TYPES), None)
     others = list(groups)
@@ -340,7 +340,9 @@ def _split_outside_quotes(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _arrow(source: str, said: _Destination, reading: Reading, at: DocumentPath, references: References) -> DomainArrow | None:
+def _arrow(
+    source: str, said: _Destination, reading: ReadContext, at: DocumentPath, references: References
+) -> DomainArrow | None:
     start = references.end(source, "output", reading, at)
     target = references.end(said.to, "input", reading, at) if said.to else None
     if not said.to:
@@ -367,7 +369,7 @@ def _arrow(source: str, said: _Destination, reading: Reading, at: DocumentPath, 
 
 
 def _with_handle(
-    end: End, handle: str | None, direction: str, references: References, reading: Reading, at: DocumentPath
+    end: End, handle: str | None, direction: str, references: References, reading: ReadContext, at: DocumentPath
 ) -> End:
     """The end with a handle given in words; the writer's leading `_` is taken off."""
     if not handle:

@@ -108,13 +108,13 @@ class RunStore(Protocol):
         ...
 
     @abstractmethod
-    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+    async def claim(self, run_id: str, *, owned: bool = False) -> None:
         """Take ownership of a run that failed, was aborted, or whose process is gone, so that this process can append to it.
 
         Of several concurrent claims, only one succeeds.
 
         Args:
-            mine: also when this process owns it: the caller knows that the run is not executing.
+            owned: also when this process owns it: the caller knows that the run is not executing.
 
         Raises:
             StorageError: `not_found`, `completed`, or `going_on` (another process, or this one).
@@ -122,11 +122,11 @@ class RunStore(Protocol):
         ...
 
     @abstractmethod
-    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+    async def delete(self, *run_ids: str, owned: bool = False, compact: bool = True) -> list[str]:
         """Delete runs with the runs of their sub-diagrams, all of them or none; unknown ones are ignored.
 
         Args:
-            mine: also unfinished runs that this process started or claimed: the caller knows that they are not executing.
+            owned: also unfinished runs that this process started or claimed: the caller knows that they are not executing.
             compact: release their space at once, see `compact`.
 
         Returns:

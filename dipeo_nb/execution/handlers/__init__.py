@@ -1,6 +1,6 @@
 """What nodes do: one module for each node type, named by the `type:` of the diagram, and those that are registered.
 
-A module has `run(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
+A module has `execute(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
 `async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `missing`, `ready` and `resume`. A
 node type without a module here, and not registered, cannot run in this version.
 """
@@ -49,7 +49,7 @@ class NodeHandler:
     def of(cls, module: ModuleType) -> NodeHandler:
         """What a module says."""
         return cls(
-            module.run,
+            module.execute,
             timeout=getattr(module, "TIMEOUT", "default"),
             own_timeout=getattr(module, "OWN_TIMEOUT", False),
             port=getattr(module, "PORT", None),

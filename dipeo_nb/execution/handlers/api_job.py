@@ -31,7 +31,7 @@ SHOWN = 500
 """Characters of an answer that an error shows."""
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(ApiJobNode, context.node.spec)
     url = as_text(_field(context, "url", spec.url)).strip()
     if not url:

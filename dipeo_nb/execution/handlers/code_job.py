@@ -43,7 +43,7 @@ def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
 _SHELLS = {SupportedLanguage.BASH: "bash", SupportedLanguage.SHELL: "sh"}
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(CodeJobNode, context.node.spec)
     code, name, file = await asyncio.to_thread(source, context, spec)
     match spec.language:

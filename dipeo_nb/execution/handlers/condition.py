@@ -22,7 +22,7 @@ DETECT_MAX_ITERATIONS, CHECK_NODES_EXECUTED = ConditionType.DETECT_MAX_ITERATION
 LLM_DECISION = ConditionType.LLM_DECISION
 
 
-def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
     spec = cast(ConditionNode, context.node.spec)
     if spec.expose_index_as:
         context.publish(spec.expose_index_as, context.run - 1)

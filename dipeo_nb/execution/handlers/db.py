@@ -20,7 +20,7 @@ VALUE_NAMES = ("generated_code", "content", "value")
 """Inputs that hold what is to be written, in this order, before the first input of any name."""
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(DbNode, context.node.spec)
     if spec.data is not None and not any(
         str(f).strip() for f in (spec.file if isinstance(spec.file, list) else [spec.file or ""])

@@ -19,7 +19,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.inputs import Output, plain
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(DiffPatchNode, context.node.spec)
     target = _path(context, spec.target_path or "")
     if not target:

@@ -16,7 +16,7 @@ from dipeo_nb.execution.inputs import Output, as_text, plain
 SUFFIX_FORMATS = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".md": "md", ".txt": "txt"}
 
 
-def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
     spec = cast(EndpointNode, context.node.spec)
     body = context.inputs.body
     value = plain(getattr(body, "__dipeo_value__", body)) if not hasattr(body, "__dipeo_text__") else str(body)

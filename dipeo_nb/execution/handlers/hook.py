@@ -39,7 +39,7 @@ RETRY_PAUSE = 1.0
 """Seconds before a hook is tried again (`retry_count`)."""
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(HookNode, context.node.spec)
     for attempt in range(spec.retry_count + 1):
         try:

@@ -43,7 +43,7 @@ async def ready(node: PlanNode, services: Services) -> None:
         await check(spec.provider, spec.api_key_id)
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(IntegratedApiNode, context.node.spec)
     port = context.services.integrations
     if port is None:

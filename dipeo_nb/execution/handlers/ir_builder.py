@@ -19,7 +19,7 @@ PORT = "ir"
 _NOT_OPTIONS = {f.name for f in fields(NodeSpec)}
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(IrBuilderNode, context.node.spec)
     builder = context.services.ir
     if builder is None:

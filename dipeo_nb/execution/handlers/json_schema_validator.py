@@ -26,7 +26,7 @@ MAX_VIOLATIONS = 100
 """Violations that a strict check lists at most."""
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(JsonSchemaValidatorNode, context.node.spec)
     schema = await _schema(context, spec)
     data = await _read(context, spec.data_path) if spec.data_path else _parsed(plain(context.inputs.body))

@@ -43,7 +43,7 @@ def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     return None
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(PersonJobNode, context.node.spec)
     person = context.execution.person(spec.person or "")
     if spec.batch:

@@ -18,7 +18,7 @@ TRIGGER_TIMEOUT = 3600.0
 TIMEOUT = None  # only a trigger takes time, and it has its own
 
 
-def run(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
+def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
     spec = cast(StartNode, context.node.spec)
     return _triggered(context, spec) if spec.trigger_mode is HookTriggerMode.HOOK else _started(context, spec)
 

@@ -25,7 +25,7 @@ TIMEOUT = None  # the run's own limit holds for its children too
 _MISSING: Any = object()
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(SubDiagramNode, context.node.spec)
     execution = context.execution
     if spec.ignore_if_sub and execution.parent is not None:

@@ -27,7 +27,7 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(TemplateJobNode, context.node.spec)
     names = await _names(context, spec)
     text, what = await _template(context, spec, names)

@@ -17,7 +17,7 @@ PORT = "typescript"
 _NOT_OPTIONS = {"source", "file", "batch", "batch_input_key", *(f.name for f in fields(NodeSpec))}
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(TypescriptAstNode, context.node.spec)
     parser = context.services.typescript
     if parser is None:

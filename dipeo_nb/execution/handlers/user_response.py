@@ -21,7 +21,7 @@ ATTEMPTS = 3
 """How often an answer of the wrong kind is asked for again."""
 
 
-async def run(context: NodeContext) -> Output:
+async def execute(context: NodeContext) -> Output:
     spec = cast(UserResponseNode, context.node.spec)
     prompt = context.render(spec.prompt) or f"{context.node.label}?"
     timeout = QUESTION_TIMEOUT if spec.timeout is None else spec.timeout

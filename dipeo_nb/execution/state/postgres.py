@@ -224,13 +224,13 @@ class PostgresRunStore(RunStore):
         rows = await self._server.read(f"{RUNS} WHERE run_id = %s", (run_id,))
         return RunSummary(*rows[0]) if rows else None
 
-    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+    async def claim(self, run_id: str, *, owned: bool = False) -> None:
         async def take(connection: Any) -> None:
             async with connection.transaction():
                 found = await connection.execute("SELECT owner FROM dipeo_runs WHERE run_id = %s FOR UPDATE", (run_id,))
                 row = await found.fetchone()
                 shown = await (await connection.execute(f"{RUNS} WHERE run_id = %s", (run_id,))).fetchone()
-                own = mine and row is not None and row[0] == self._owner
+                own = owned and row is not None and row[0] == self._owner
                 holder = await self._holder_of(connection, row[0]) if row is not None and not own else ""
                 check_claim(run_id, shown and shown[2], own, holder)
                 await connection.execute(
@@ -269,7 +269,7 @@ class PostgresRunStore(RunStore):
 
         await self._server.patiently("answer", drop)
 
-    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+    async def delete(self, *run_ids: str, owned: bool = False, compact: bool = True) -> list[str]:
         names = list(run_ids)
 
         async def forget(connection: Any) -> list[str]:
@@ -283,7 +283,7 @@ class PostgresRunStore(RunStore):
                 query = f"{RUNS} WHERE run_id = ANY(%s) AND status = 'running'"
                 going = {row[0] for row in await (await connection.execute(query, ([row[0] for row in rows],))).fetchall()}
                 for run_id, _, owner in rows:
-                    if run_id in going and not (mine and owner == self._owner):
+                    if run_id in going and not (owned and owner == self._owner):
                         check_delete([run_id], family, above, await self._holder_of(connection, owner))
                 for table in ("dipeo_events", "dipeo_blobs", "dipeo_answers", "dipeo_snapshots", "dipeo_runs"):
                     await connection.execute(f"DELETE FROM {table} WHERE run_id = ANY(%s)", (family,))

@@ -15,7 +15,7 @@ def final_status(last: Event) -> str:
     return str(last.payload.get("status", default))
 
 
-def check_claim(run_id: str, status: str | None, mine: bool, holder: str = "") -> None:
+def check_claim(run_id: str, status: str | None, owned: bool, holder: str = "") -> None:
     """The rules of `RunStore.claim`; *status* None: there is no such run.
 
     Args:
@@ -28,7 +28,7 @@ def check_claim(run_id: str, status: str | None, mine: bool, holder: str = "") -
         cause, message, hint = "not_found", f"There is no run {run_id}.", "See dp.runs() for those there are."
     elif status == Status.COMPLETED:
         cause, message, hint = "completed", f"Run {run_id} is complete.", "Fork it to run a part of it again."
-    elif status == Status.RUNNING and not mine:
+    elif status == Status.RUNNING and not owned:
         cause, message = "going_on", f"Run {run_id} is still running{f' in {holder}' if holder else ''}."
         hint = "Wait for it, or stop it where it runs."
     else:

@@ -228,12 +228,12 @@ class SqliteRunStore(RunStore):
         rows = self._file.read(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,))
         return _summary(rows[0]) if rows else None
 
-    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+    async def claim(self, run_id: str, *, owned: bool = False) -> None:
         def take(connection: sqlite3.Connection) -> int:
             rows = connection.execute(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,)).fetchall()
             own = bool(rows) and _is_own(rows[0])
             by = holder(*rows[0][7:9]) if rows else ""
-            check_claim(run_id, _summary(rows[0]).status if rows else None, mine and own, by)
+            check_claim(run_id, _summary(rows[0]).status if rows else None, owned and own, by)
             held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
             token = held[0] + 1 if held else time.time_ns()  # never one that somebody had before the run ended
             connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (run_id, token))
@@ -273,12 +273,12 @@ class SqliteRunStore(RunStore):
         query = "DELETE FROM answers WHERE run_id = ? AND request_id = ?"
         await self._file.transaction("answer", lambda connection: connection.execute(query, (run_id, request_id)))
 
-    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+    async def delete(self, *run_ids: str, owned: bool = False, compact: bool = True) -> list[str]:
         def forget(connection: sqlite3.Connection) -> list[str]:
             rows = {row[0]: row for row in connection.execute(_RELATED, (json.dumps(run_ids), json.dumps(run_ids)))}
             family, above = relatives({run_id: row[6] for run_id, row in rows.items()}, run_ids)
             for row in rows.values():
-                if _summary(row).status == Status.RUNNING and not (mine and _is_own(row)):
+                if _summary(row).status == Status.RUNNING and not (owned and _is_own(row)):
                     check_delete([row[0]], family, above, holder(*row[7:9]))
             for table in ("events", "event_blobs", "blobs", "leases", "answers", "snapshots", "runs"):
                 connection.execute(

@@ -342,7 +342,7 @@ class RunStoreContract(Contract):
         await store.append([event(2, run="p"), ended(3, "p")])
         same(sorted(await store.delete("p")), ["c", "p"], "the runs that are gone when the living one has ended")
         same(
-            sorted(await store.delete("top", "again", mine=True)),
+            sorted(await store.delete("top", "again", owned=True)),
             ["again", "part", "top"],
             "the runs of this process that are gone",
         )

@@ -23,7 +23,7 @@ from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution import checkpoint, schedule_state, snapshots
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.runtime import Prepared, Runtime, resuming

@@ -22,7 +22,7 @@ from dipeo_nb.errors import InvalidDiagramError, RunError, StorageError
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.interaction import ScriptedPrompter
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Runtime
 
 

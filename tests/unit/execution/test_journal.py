@@ -40,7 +40,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.recovery import recovered
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.session import Session
@@ -293,7 +293,7 @@ def test_an_output_that_cannot_be_recorded_is_the_failure_of_its_node(tmp_path: 
             assert state.error is not None
             assert state.error["node"] == "b"
             del GIVEN["b"]
-            await runs.claim(execution.run_id, mine=True)
+            await runs.claim(execution.run_id, owned=True)
             found = recovered(plan, events, variables={}, max_visits=100)
             again = Execution(plan, Gate.open(runtime.services), execution.options, recovered=found)
             state = await again.run()

@@ -14,7 +14,7 @@ from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.recovery import recovered
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.runtime import Prepared, Runtime
 from tests.support import graph_dsl as shapes
 from tests.support.graph_shapes import SHAPES, Shape

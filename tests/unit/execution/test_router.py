@@ -24,7 +24,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution.router import MessageRouter
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from tests.support.examples import examples
 from tests.support.waiting import until
@@ -338,7 +338,7 @@ def test_a_run_that_fails_and_is_taken_up_again():
                 got.append((await anext(events)).seq)
                 await s.store.append([failed])
                 await s.bus.publish(failed)
-                await s.store.claim("r", mine=True)
+                await s.store.claim("r", owned=True)
                 more = [event(5), event(6)._replace(type=T.EXECUTION_COMPLETED, payload={"status": "completed"})]
                 await s.store.append(more)
                 await s.bus.publish_batch(more)

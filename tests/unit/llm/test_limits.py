@@ -28,7 +28,7 @@ from dipeo_nb.llm.client_pool import ClientManager
 from dipeo_nb.llm.core.types import RetryConfig
 from dipeo_nb.llm.limits import AdaptiveLimit, CircuitBreaker
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from dipeo_nb.testing import ScriptedClient, SlowClient
 from tests.support.wire_openai import events_of, request, run, settings_with
 

@@ -17,7 +17,7 @@ from dipeo_nb.domain.chat import LLMRequest, TokenUsage, ToolCall, ToolConfig
 from dipeo_nb.errors import ToolLoopError, UnsupportedError, ValidationError
 from dipeo_nb.llm.service import LLMService
 from dipeo_nb.llm.tools import run_tool, tool_of, tools_of
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from tests.support.tool_calls import Calls, service
 from tests.support.wire_openai import events_of, request, run, settings_with
 

@@ -18,9 +18,9 @@ from dipeo_nb.domain.chat import LLMRequest, Message, StreamEvent
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Artifact, ArtifactRef
 from dipeo_nb.errors import ProviderError, StorageError, ValidationError
-from dipeo_nb.execution.state.memory import InMemoryRunStore
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.llm.providers.echo import EchoClient
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from dipeo_nb.storage.artifacts import ArtifactStoreAdapter
 from dipeo_nb.storage.blobs import InMemoryBlobAdapter
 from dipeo_nb.storage.conversation import InMemoryConversationRepository, InMemoryPersonRepository

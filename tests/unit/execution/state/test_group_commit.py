@@ -114,7 +114,7 @@ def test_a_run_that_was_taken_over_does_not_fail_the_others(store: SqliteRunStor
     async def go() -> list[BaseException | None]:
         await begin(store)
         other = SqliteRunStore(store.path)
-        await other.claim("r3", mine=True)
+        await other.claim("r3", owned=True)
         await other.cleanup()
         return await asyncio.gather(*(store.append([event(run, 2)]) for run in RUNS), return_exceptions=True)
 

@@ -85,7 +85,7 @@ def test_kill_9_loses_nothing_acknowledged(postgres_server: PostgresProcess, chi
                 assert row is not None
                 assert row.status == "running"
                 with pytest.raises(StorageError) as error:
-                    await store.claim(f"r{n}", mine=True)
+                    await store.claim(f"r{n}", owned=True)
                 assert error.value.facts["cause"] == "going_on"
                 os.kill(writer.pid, signal.SIGKILL)
                 writer.wait()

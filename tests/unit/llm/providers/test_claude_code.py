@@ -22,7 +22,7 @@ from dipeo_nb.llm.core.types import AdapterConfig, RetryConfig
 from dipeo_nb.llm.providers.claude_code import UnifiedClaudeCodeClient, UnifiedClaudeCodeCustomClient, turns_of
 from dipeo_nb.llm.providers.claude_code.sessions import SESSIONS, first_prompt
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from tests.support import wire_anthropic as wire
 from tests.support.wire_openai import Call, Reply, ScriptedServer, events_of, settings_with
 

@@ -37,7 +37,7 @@ from dipeo_nb.llm.providers.google import UnifiedGoogleClient
 from dipeo_nb.llm.providers.ollama import UnifiedOllamaClient
 from dipeo_nb.llm.providers.openai import UnifiedOpenAIClient
 from dipeo_nb.llm.service import LLMService
-from dipeo_nb.security.memory import InMemoryAPIKeyService
+from dipeo_nb.security.in_memory import InMemoryAPIKeyService
 from tests.support.wire_openai import Call, ScriptedServer, run
 
 KEY = "sk-canary-0123456789abcdefghij"

@@ -75,9 +75,9 @@ class InMemoryRunStore(RunStore):
         log = self._runs.get(run_id)
         return None if log is None else self._summary(log)
 
-    async def claim(self, run_id: str, *, mine: bool = False) -> None:
+    async def claim(self, run_id: str, *, owned: bool = False) -> None:
         log = self._runs.get(run_id)
-        check_claim(run_id, None if log is None else self._summary(log).status, mine)
+        check_claim(run_id, None if log is None else self._summary(log).status, owned)
         self._claimed.add(run_id)
 
     async def put_answer(self, run_id: str, request_id: str, answer: str) -> None:
@@ -98,7 +98,7 @@ class InMemoryRunStore(RunStore):
     async def beat(self, run_id: str) -> bool:
         return True  # nobody else has this object
 
-    async def delete(self, *run_ids: str, mine: bool = False, compact: bool = True) -> list[str]:
+    async def delete(self, *run_ids: str, owned: bool = False, compact: bool = True) -> list[str]:
         parents = {run_id: log[0].started.get("parent") for run_id, log in self._runs.items()}
         going = [
             run_id
@@ -106,7 +106,7 @@ class InMemoryRunStore(RunStore):
             if self._summary(log).status == Status.RUNNING or run_id in self._claimed
         ]
         family, above = relatives(parents, run_ids)
-        check_delete([] if mine else going, family, above)
+        check_delete([] if owned else going, family, above)
         for run_id in family:
             del self._runs[run_id]
             self._answers.pop(run_id, None)

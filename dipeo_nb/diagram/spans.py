@@ -1,4 +1,4 @@
-"""Positions of values in a text: a tree of spots, one for each key and value."""
+"""Positions of values in a text: a tree of spans, one for each key and value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ DocumentPath = tuple[str | int, ...]
 """Keys and indexes from the top of a document, e.g. `("nodes", 3, "code")`."""
 
 
-class Spot:
+class SourceSpan:
     """Position of one value: offsets into the text, and its children."""
 
     __slots__ = ("column", "end", "items", "line", "start", "text")
@@ -18,35 +18,35 @@ class Spot:
         self.end: int = end
         self.text: str | None = text
         """A scalar's text after unquoting; None for collections."""
-        self.items: list[Spot] | dict[str, tuple[Spot, Spot]] | None = None
+        self.items: list[SourceSpan] | dict[str, tuple[SourceSpan, SourceSpan]] | None = None
         """Children of a sequence; (key, value) by key of a mapping."""
 
 
-class SpotTree:
-    """Builds the tree of spots from a stream of starts, ends and scalars."""
+class SpanTree:
+    """Builds the tree of spans from a stream of starts, ends and scalars."""
 
     def __init__(self) -> None:
-        self.root: Spot | None = None
-        self.duplicates: list[Spot] = []
-        self.stack: list[tuple[Spot, list[Spot]]] = []
+        self.root: SourceSpan | None = None
+        self.duplicates: list[SourceSpan] = []
+        self.stack: list[tuple[SourceSpan, list[SourceSpan]]] = []
 
-    def add(self, spot: Spot) -> None:
+    def add(self, span: SourceSpan) -> None:
         """Add a complete value."""
         if self.stack:
-            self.stack[-1][1].append(spot)
+            self.stack[-1][1].append(span)
         elif self.root is None:
-            self.root = spot
+            self.root = span
 
-    def open(self, spot: Spot) -> None:
+    def open(self, span: SourceSpan) -> None:
         """Begin a sequence or mapping."""
-        self.stack.append((spot, []))
+        self.stack.append((span, []))
 
-    def close(self, end: int, mapping: bool) -> Spot:
+    def close(self, end: int, mapping: bool) -> SourceSpan:
         """End the innermost sequence or mapping."""
-        spot, children = self.stack.pop()
-        spot.end = end
+        span, children = self.stack.pop()
+        span.end = end
         if mapping:
-            pairs: dict[str, tuple[Spot, Spot]] = {}
+            pairs: dict[str, tuple[SourceSpan, SourceSpan]] = {}
             for key, value in zip(children[::2], children[1::2], strict=True):
                 if key.text in pairs:
                     self.duplicates.append(key)
@@ -56,8 +56,8 @@ class SpotTree:
                 for part in [merged] if isinstance(merged.items, dict) else merged.items or []:
                     if isinstance(part.items, dict):
                         pairs = {**part.items, **pairs}
-            spot.items = pairs
+            span.items = pairs
         else:
-            spot.items = children
-        self.add(spot)
-        return spot
+            span.items = children
+        self.add(span)
+        return span
