@@ -101,6 +101,12 @@ def test_a_page_is_true(page: Path, show: Callable[[str, str], Shown]) -> None:
         assert not re.search(rf"\[{re.escape(_code(found['message']))}\]", message), message
 
 
+def test_pages_are_published() -> None:
+    """The index of errors leads to each."""
+    index = (PAGES[0].parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if f"](../tests/diagnostics/{page.name})" not in index] == []
+
+
 def _code(message: str) -> str:
     """The code of the first finding of a message."""
     found = re.search(r"(?:error|warning|info)\[([\w-]+)\]", message)
