@@ -428,6 +428,7 @@ DEFAULTS = {
     "initialize",
     "cleanup",
     "holding",
+    "publish",
     "versions",
     "answers",
     "drop_answer",
