@@ -9,12 +9,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
 from dipeo_nb.domain.enums import NodeCategory, Status
-from dipeo_nb.domain.nodes import NODE_SPECS
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain import nodes
+    from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
+else:
+    nodes = lazy.module("dipeo_nb.domain.nodes")  # lists of runs and providers have no nodes
 
 LABEL_LIMIT = 300
 """Characters of any text that a drawing keeps, tooltips included."""
@@ -220,7 +225,7 @@ _BREAKS = re.compile(r"[^\s_\-./]*[\s_\-./]+|[^\s_\-./]+")
 
 def category(node: DomainNode) -> str:
     """The node type's category; `unknown` for a type that is not registered."""
-    spec = NODE_SPECS.get(node.type)
+    spec = nodes.NODE_SPECS.get(node.type)
     return spec.META.category.value if spec else "unknown"
 
 

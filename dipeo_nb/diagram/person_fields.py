@@ -9,10 +9,9 @@ from typing import Any
 from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram.reading import ReadContext, as_text
 from dipeo_nb.diagram.spans import DocumentPath
-from dipeo_nb.domain.chat import normalize_service
 from dipeo_nb.domain.diagram import DomainNode, DomainPerson, LLMConfig
 from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
-from dipeo_nb.domain.llm_providers import is_service
+from dipeo_nb.domain.llm_providers import is_service, normalize_service
 from dipeo_nb.domain.request_options import checked_option
 from dipeo_nb.errors import ValidationError
 

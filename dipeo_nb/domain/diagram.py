@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.short_repr import bounded_repr
-from dipeo_nb.domain.chat import ChatMessage, LLMRequest
 from dipeo_nb.domain.enums import HandleDirection, HandleLabel
 from dipeo_nb.domain.request_options import Reasoning
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain import chat
+else:
+    chat = lazy.module("dipeo_nb.domain.chat")  # reading a diagram asks nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ class DomainPerson:
 
     __repr__ = bounded_repr
 
-    def asked(self, messages: Sequence[ChatMessage], **more: Any) -> LLMRequest:
+    def asked(self, messages: Sequence[chat.ChatMessage], **more: Any) -> chat.LLMRequest:
         """A request to the person's model: where it is, its key, how it samples and thinks.
 
         Args:
@@ -133,7 +138,7 @@ class DomainPerson:
             "api_key_id": llm.api_key_id,
             "base_url": llm.base_url,
         }
-        return LLMRequest(llm.service, llm.model or "", messages, **{**given, **more})
+        return chat.LLMRequest(llm.service, llm.model or "", messages, **{**given, **more})
 
     def facet(self, name: str, *, system_prompt: str | None = None) -> DomainPerson:
         """A side of the person that does one job, such as `selector`: the same model under the id `<id>.__<name>`, with a

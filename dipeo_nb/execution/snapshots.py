@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -21,9 +22,13 @@ from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.checkpoint import LogPlaces, checkpoint_of
-from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.run_state import NodeState, RunState
+
+if TYPE_CHECKING:
+    from dipeo_nb.execution import checkpoint
+    from dipeo_nb.execution.progress import RunProgress
+else:
+    checkpoint = lazy.module("dipeo_nb.execution.checkpoint")  # reading a run needs none
 
 KIND = "state"
 FINAL_EVENTS_FROM = 2_000
@@ -162,16 +167,16 @@ class Snapshots:
         self._due = seq + EVERY
         self._sign = sign
         self._progress: RunProgress | None = None
-        self._places: LogPlaces | None = None
+        self._places: checkpoint.LogPlaces | None = None
 
-    def follow(self, progress: RunProgress, places: LogPlaces | None) -> None:
+    def follow(self, progress: RunProgress, places: checkpoint.LogPlaces | None) -> None:
         """From here on there are checkpoints, too.
 
         Args:
             places: of the log so far; None: the run begins.
         """
         if self._attach is not None and not progress.shares_code:
-            self._progress, self._places = progress, places or LogPlaces(progress.plan)
+            self._progress, self._places = progress, places or checkpoint.LogPlaces(progress.plan)
 
     def before(self, events: Sequence[Event], state: RunState) -> None:
         """Attach a snapshot to the append of *events*, if it is time for one.
@@ -196,7 +201,7 @@ class Snapshots:
         self._attach(snapshot)
         found = None
         if self._progress is not None and self._places is not None and not ended:
-            found = checkpoint_of(self._progress, self._places, last, self._sign)
+            found = checkpoint.checkpoint_of(self._progress, self._places, last, self._sign)
         if found is not None:  # else, and at the end, the one before stays: a run that failed is resumed from there
             self._attach(found)
         self._due = last.seq + max(EVERY, _size(snapshot.content) // CHARACTERS_PER_EVENT)

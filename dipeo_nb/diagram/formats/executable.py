@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dipeo_nb.common.text import did_you_mean, shorten
 from dipeo_nb.diagram import connections, person_fields
@@ -20,7 +20,9 @@ from dipeo_nb.diagram.metadata import read_metadata, unknown_top_keys, written_m
 from dipeo_nb.diagram.reading import ReadContext, as_text
 from dipeo_nb.diagram.spans import DocumentPath
 from dipeo_nb.domain.diagram import DomainArrow, DomainDiagram, DomainNode
-from dipeo_nb.domain.plan import Plan
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain.plan import Plan
 
 VERSION = "1.0"
 TOP_KEYS = (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from dipeo_nb.domain.chat import Message
-from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
+if TYPE_CHECKING:
+    from dipeo_nb.domain.chat import Message
+    from dipeo_nb.domain.diagram import DomainPerson, LLMConfig
 
 
 @runtime_checkable

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
+if TYPE_CHECKING:
+    from dipeo_nb.domain.chat import LLMRequest, LLMResponse, StreamEvent
 
 
 @runtime_checkable

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports.blobs import ArtifactStorePort, BlobStorePort
 from dipeo_nb.domain.ports.code import ASTParserPort, CodeRunner, IRBuilderPort
 from dipeo_nb.domain.ports.conversations import ConversationRepository, PersonRepository
@@ -18,6 +16,10 @@ from dipeo_nb.domain.ports.http import HTTPPort, IntegrationPort
 from dipeo_nb.domain.ports.llm import APIKeyPort, LLMServicePort
 from dipeo_nb.domain.ports.prompts import TemplateProcessorPort
 from dipeo_nb.domain.ports.runs import EventBus, RunStore
+
+if TYPE_CHECKING:  # opening a store needs no plans
+    from dipeo_nb.domain.budget import Budget
+    from dipeo_nb.domain.plan import Plan, PlanNode
 
 
 class Clock(Protocol):
