@@ -191,7 +191,7 @@ class Redactor:
         }
         if forms <= set(self.known):
             return
-        with self._lock:  # the longest first: one may be part of another
+        with self._lock:  # the longest first, as one may be part of another; and `_marked` looks at the last
             self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
 
     def add_named(self, values: Mapping[str, Any]) -> None:
@@ -258,27 +258,25 @@ class Redactor:
     def _dirty(self, value: Any) -> bool:
         """Whether there is a secret in it. Runs over everything that is recorded, so it is written for speed."""
         kind = type(value)
-        if kind is str:
-            return len(value) >= SHORTEST and self._marked(value)
-        if kind in _ATOMS:
-            return False
-        if kind is dict or isinstance(value, Mapping):
-            for name, item in value.items():
-                kind = type(item)
-                if kind is str:
-                    if len(item) >= SHORTEST and self._marked(item):
-                        return True
-                elif kind not in _ATOMS and self._dirty(item):
-                    return True
-                if type(name) is str and len(name) >= SHORTEST and self._marked(name):
-                    return True
-            return False
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return any(map(self._dirty, value))
-        return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
+        if kind is not dict:
+            if kind is str:
+                return len(value) >= SHORTEST and self._marked(value)
+            if kind in _ATOMS:
+                return False
+            if isinstance(value, (list, tuple, set, frozenset)):
+                return any(map(self._dirty, value))
+            if not isinstance(value, Mapping):
+                return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
+        for name, item in value.items():
+            if type(name) is str and len(name) >= SHORTEST and self._marked(name):
+                return True
+            kind = type(item)
+            if kind not in _ATOMS and (self._dirty(item) if kind is not str else len(item) >= SHORTEST and self._marked(item)):
+                return True
+        return False
 
     def _marked(self, text: str) -> bool:
-        if (known := self.known) and any(map(text.__contains__, known)):
+        if (known := self.known) and len(text) >= len(known[-1]) and any(map(text.__contains__, known)):
             return True
         return len(text) >= SHORTEST_SHAPE and any(map(text.__contains__, _MARKS)) and _SHAPES.search(text) is not None
 
