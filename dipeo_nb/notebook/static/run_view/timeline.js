@@ -4,6 +4,7 @@ import { followPointer, h, line, mark, put, seconds, textOf, word } from "./word
 
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
+const SEEN = 5; // lanes for which there is room
 const CLOSE = 1 / 180; // of the axis: shorter pieces that are nearer to each other than that become one
 
 /** What the axis spans: all of a run that is over; else it grows in steps, so that it does not move all the time. */
@@ -35,7 +36,7 @@ function joined(pieces, wide) {
 const NAMES = { think: "before the first word", work: "at work", cached: "taken from a record", retry: "waits to try again", queue: "waits for a place", wait: "waits for a person", tool: "calls a tool", fail: "failed" };
 
 export function timeline(view) {
-  const lanes = h("div", { class: "dp-lanes" }), scroller = h("div", { class: "dp-lane-box" }, lanes), ticks = h("div", { class: "dp-ticks", "aria-hidden": "true" });
+  const lanes = h("div", { class: "dp-lanes" }), scroller = h("div", { class: "dp-lane-box", role: "group", "aria-label": "Lanes of the nodes" }, lanes), ticks = h("div", { class: "dp-ticks", "aria-hidden": "true" });
   const cursor = h("div", { class: "dp-cursor", role: "slider", tabindex: "0", "aria-label": "Moment of the run", "aria-valuemin": "0" }), flags = h("div", { class: "dp-flags" });
   const over = h("div", { class: "dp-over" }, flags, cursor);
   const el = h("div", { class: "dp-timeline", role: "group", "aria-label": "Timeline" }, scroller, ticks, over);
@@ -89,6 +90,7 @@ export function timeline(view) {
       if (top < scroller.scrollTop || top + 18 > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - 36;
     }
     mark(el, "data-empty", rows.size === 0);
+    mark(scroller, "tabindex", rows.size > SEEN ? "0" : null); // who has no pointer scrolls it with the arrow keys
     const shown = `${wide} ${spacious}`;
     if (scale !== shown) {
       scale = shown;
