@@ -74,3 +74,46 @@ def test_long_texts_of_events_are_cut_wherever_they_are() -> None:
         "n",
         {"output": {"a": [{"$cut": 12, "text": "x" * 10}, "short"]}, "text": {"$cut": 11, "text": "y" * 10}},
     ]
+
+
+STRING = re.compile(r'"((?:[^"\\\n]|\\.)*+)"|`((?:[^`\\]|\\.)*+)`')
+"""A literal of JavaScript; one in the placeholder of another is found when that one is searched."""
+TECHNICAL = re.compile(
+    r"(?:[.#:]?[\w-]*dp-|jp-|dipeo|data-|aria-|\[|:is\(|https?:|image/|application/|input, |button, |import |M[\d.-]|M1 |noopener|Bearer )"
+    r"|[A-Z][a-z]+(?:[A-Z][a-z]+)*$|[^A-Za-z]*(?:px|%|deg)?$"
+)
+READ_BY_DEVELOPERS = ("console.info(",)
+
+
+def texts_in(code: str) -> list[str]:
+    """The literals of a module that read like words for people: several words, or one that begins a sentence."""
+    found: list[str] = []
+    for row in code.splitlines():
+        bare = re.sub(r"(?:^|\s)(?://|/?\*).*", "", row)
+        if bare.startswith("import ") or any(mark in bare for mark in READ_BY_DEVELOPERS):
+            continue
+        for double, template in STRING.findall(bare):
+            words = re.sub(r"\$\{[^{}]*\}", " ", double or template)
+            if re.search(r"[a-z]{2,} [a-z]{2,}|^[A-Z][a-z]+ |[a-z]…$|[a-z]\.$", words) and not TECHNICAL.match(words):
+                found.append(double or template)
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(p.name for p in run_page.FOLDER.glob("*.js") if p.name != "strings.js"))
+def test_words_for_people_stand_in_one_table(module: str) -> None:
+    """So that a translation finds all of them; `label`, `title` and text of an element come from it."""
+    code = (run_page.FOLDER / module).read_text(encoding="utf-8")
+    assert texts_in(code) == []
+    named = re.findall(r'(?:"aria-label"|title|placeholder|label): "([^"]*)"', code)
+    assert [text for text in named if re.search("[A-Za-z]{2}", text)] == []
+
+
+def test_every_text_is_there_and_is_used() -> None:
+    table = (run_page.FOLDER / "strings.js").read_text(encoding="utf-8")
+    keys = re.findall(r'^  "([\w.]+)": ', table, re.MULTILINE)
+    assert len(keys) == len(set(keys)) > 200
+    code = "".join(p.read_text(encoding="utf-8") for p in run_page.FOLDER.glob("*.js") if p.name != "strings.js")
+    asked = set(re.findall(r'\btr\("([\w]+\.[\w.]+|tok|note|cost|of|cancel|menu|show|taken|turns?|usage)"', code))
+    families = set(re.findall(r"`(\w+)\.\$\{", code)) | {"one", "many"}
+    assert asked <= set(keys)
+    assert [key for key in keys if f'"{key}"' not in code and key.partition(".")[0] not in families] == []

@@ -1,12 +1,13 @@
 // An answer while it streams in, in a page that the notebook's own output does not reach.
 import { Markdown } from "./markdown.js";
+import { tr } from "./strings.js";
 import { h, put } from "./words.js";
 
 /** @param {HTMLElement} root */
 export function createChatView(root) {
   const lines = h("p", { class: "dp-chat-lines" }), text = new Markdown(), foot = h("p", { class: "dp-chat-foot", role: "status" });
   // With Jupyter's own classes: at the end, a cell holds the same text as Jupyter renders it.
-  const el = h("section", { class: "dp-chat jp-RenderedHTMLCommon jp-RenderedMarkdown", "aria-label": "Answer of a model" }, lines, text.el, foot);
+  const el = h("section", { class: "dp-chat jp-RenderedHTMLCommon jp-RenderedMarkdown", "aria-label": tr("chat.label") }, lines, text.el, foot);
   let said = "";
   root.append(el);
   return {
@@ -21,7 +22,7 @@ export function createChatView(root) {
       text.show(said);
     },
     now() {},
-    gone() { put(foot, "The kernel is gone; the answer ends here."); },
+    gone() { put(foot, tr("chat.gone")); },
     ended() {},
     dispose() { el.remove(); },
   };

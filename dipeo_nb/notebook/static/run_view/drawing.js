@@ -31,9 +31,9 @@ export function parsedDrawing(text) {
 export function drawing(view) {
   const stage = h("div", { class: "dp-stage" }), level = h("span", { class: "dp-zoom dp-num", "aria-hidden": "true" });
   const tool = (label, face, act) => h("button", { class: "dp-tool", type: "button", "aria-label": label, title: label, onclick: act }, face);
-  const tools = h("div", { class: "dp-tools" }, tool("Zoom out (−)", "−", () => zoom(1 / 1.25)), tool("Show all of it (0)", icon(FIT, 12, "dp-ic dp-open"), () => fit(true)), tool("Zoom in (+)", "+", () => zoom(1.25)), level);
+  const tools = h("div", { class: "dp-tools" }, tool(tr("drawing.out"), "−", () => zoom(1 / 1.25)), tool(tr("drawing.fit"), icon(FIT, 12, "dp-ic dp-open"), () => fit(true)), tool(tr("drawing.in"), "+", () => zoom(1.25)), level);
   const map = h("canvas", { class: "dp-map", "aria-hidden": "true", width: MAP_WIDTH, hidden: true });
-  const el = h("div", { class: "dp-drawing-pane", role: "group", "aria-label": "Diagram. Arrow keys move between its nodes." }, stage, map, tools);
+  const el = h("div", { class: "dp-drawing-pane", role: "group", "aria-label": tr("drawing.label") }, stage, map, tools);
   const nodes = new Map(), arrows = [];
   let svg = null, natural = { x: 0, y: 0, w: 1, h: 1 }, box = { x: 0, y: 0, k: 1 }, auto = true, followed = null, mapped = "";
 
@@ -245,20 +245,20 @@ export function drawing(view) {
 /** The one line of a node: what it has taken so far, or how far it is. */
 export function liveLine(view, s, id, t, status) {
   const n = s.nodes.get(id), turn = n?.turns.at(-1);
-  if (status === "queued") return `waits · ${seconds(t - n.waiting)}`;
-  if (!turn) return status === "skipped" ? "skipped" : "";
-  if (status === "waiting") return "waits for you";
-  if (status === "retrying") { const r = turn.retries.at(-1); return `again in ${seconds(Math.max(0, r.at + r.wait - t))}`; }
+  if (status === "queued") return `${tr("live.waits")} · ${seconds(t - n.waiting)}`;
+  if (!turn) return status === "skipped" ? word(status) : "";
+  if (status === "waiting") return word(status);
+  if (status === "retrying") { const r = turn.retries.at(-1); return tr("live.again", { time: seconds(Math.max(0, r.at + r.wait - t)) }); }
   if (status === "running") {
-    const far = n.share ? howFar(n.share) : turn.pieces ? `${tokens(turn.pieces)} tok` : "";
+    const far = n.share ? howFar(n.share) : turn.pieces ? `${tokens(turn.pieces)} ${tr("tok")}` : "";
     return [seconds(t - turn.start), far].filter(Boolean).join(" · ");
   }
   const took = (turn.end ?? t) - turn.start;
-  if (status === "failed") return `failed · ${seconds(took)}`;
-  if (status === "aborted" || status === "interrupted") return [turn.pieces ? seconds(took) : `stopped · ${seconds(took)}`, turn.pieces ? `~${tokens(turn.pieces)} tok` : ""].filter(Boolean).join(" · ");
+  if (status === "failed") return `${word(status)} · ${seconds(took)}`;
+  if (status === "aborted" || status === "interrupted") return [turn.pieces ? seconds(took) : `${word("aborted")} · ${seconds(took)}`, turn.pieces ? `~${tokens(turn.pieces)} ${tr("tok")}` : ""].filter(Boolean).join(" · ");
   if (view.kind(s, id) === "condition") return turn.meta.branch ? `→ ${turn.meta.branch.replace("cond", "")}` : "";
   const spent = (n.spent.usage.input ?? 0) + (n.spent.usage.output ?? 0), all = n.turns.reduce((sum, x) => sum + ((x.end ?? t) - x.start), 0);
-  if (n.reused) return "taken over";
+  if (n.reused) return tr("taken");
   if (n.children.length > 1) return `${count(n.children.length, "item")} · ${seconds(all)}`;
-  return spent ? `${seconds(all)} · ${tokens(spent)} tok` : all < 0.0095 ? "" : seconds(all);
+  return spent ? `${seconds(all)} · ${tokens(spent)} ${tr("tok")}` : all < 0.0095 ? "" : seconds(all);
 }

@@ -1,19 +1,16 @@
 // The keyboard of the view, and the sheet that lists it.
+import { tr } from "./strings.js";
 import { h } from "./words.js";
 
-const SHEET = [
-  ["k, Space", "play or pause"], ["j  ;", "event before, next event"], ["Home  l", "to the start, to the end"], ["1  2  3", "speed 1×, 10×, 100×"], ["← ↑ → ↓", "between nodes (in the drawing)"],
-  ["Enter", "choose a node, or open its run"], ["Esc", "show whoever is at work"], ["[  ]", "earlier, later run of the node"], ["d", "compare with the run before"], ["a p m i c o", "Answer, Prompt, Memory, Inputs, Calls or Code, Log"],
-  ["+  −  0", "zoom in, out, all of it"], ["g", "to the drawing"], ["t", "to the timeline"], ["e  /", "open the log, find in it"], ["q", "to the question"], ["f  x  y", "edit the prompt and run from the node; run it alone; copy it as Python"], ["n", "write a note"], ["r", "run again with other inputs or another model"], ["v", "compare with another run"], ["?", "this sheet"],
-];
+const SHEET = [["k, Space", "play"], ["j  ;", "step"], ["Home, l", "ends"], ["1  2  3", "speed"], ["← ↑ → ↓", "move"], ["Enter", "choose"], ["Esc", "release"], ["[  ]", "turns"], ["d", "before"], ["a p m i c o", "tabs"], ["+  −  0", "zoom"], ["g", "drawing"], ["t", "timeline"], ["e  /", "log"], ["q", "question"], ["f  x  y", "doing"], ["n", "note"], ["r", "again"], ["v", "compare"], ["?", "sheet"]];
 
 /** @param {Object} view @param {Object<string, any>} parts */
 export function keys(view, parts) {
-  const quiet = h("select", { onchange: (e) => { view.quiet = e.target.value; } }, [["", "beginnings, ends, questions, failures"], ["some", "questions and failures"], ["all", "nothing"]].map(([value, text]) => h("option", { value }, text)));
+  const quiet = h("select", { onchange: (e) => { view.quiet = e.target.value; } }, [["", tr("quiet.none")], ["some", tr("quiet.some")], ["all", tr("quiet.all")]].map(([value, text]) => h("option", { value }, text)));
   const title = view.unique("keys");
-  const close = h("button", { type: "button", class: "dp-btn", onclick: () => sheet.close() }, "Close");
-  const sheet = h("dialog", { class: "dp-sheet", "aria-labelledby": title }, h("h3", { id: title }, "Keys"), h("dl", {}, SHEET.map(([k, what]) => h("div", {}, h("dt", {}, k.split(/[\s,]+/).map((x) => h("kbd", {}, x))), h("dd", {}, what)))),
-    h("label", { class: "dp-quiet" }, "A screen reader is told of ", quiet), close);
+  const close = h("button", { type: "button", class: "dp-btn", onclick: () => sheet.close() }, tr("sheet.close"));
+  const sheet = h("dialog", { class: "dp-sheet", "aria-labelledby": title }, h("h3", { id: title }, tr("keys.title")), h("dl", {}, SHEET.map(([k, what]) => h("div", {}, h("dt", {}, k.split(/[\s,]+/).map((x) => h("kbd", {}, x))), h("dd", {}, tr(`keys.${what}`))))),
+    h("label", { class: "dp-quiet" }, tr("keys.quiet"), quiet), close);
   const help = () => { sheet.showModal(); close.focus(); }; // not `autofocus`, of which browsers complain in a frame of another page
 
   const acts = {

@@ -1,40 +1,37 @@
 // The event log: closed it is one line, open a table with filters and payloads; beside it the running text for screen readers.
+import { STRINGS, tr } from "./strings.js";
 import { count, h, line, mark, put, seconds, textOf, tokens, unmarked, word } from "./words.js";
 
-const EVENTS = {
-  execution_started: "run starts", execution_completed: "run done", execution_error: "run ends", node_waiting: "waits", node_started: "starts", node_completed: "done", node_error: "fails",
-  node_output: "output", execution_log: "log", interactive_prompt: "asks", interactive_response: "answer", run_note: "note",
-};
-const KINDS = [["", "all events"], ["node_", "nodes"], ["node_output", "outputs"], ["error", "failures"], ["interactive", "questions"], ["execution_log", "log lines"], ["run_note", "notes"]];
+const KINDS = [["", tr("log.all")], ["node_", tr("log.nodes")], ["node_output", tr("log.outputs")], ["error", tr("log.failures")], ["interactive", tr("log.questions")], ["execution_log", tr("log.lines")], ["run_note", tr("log.notes")]];
 const SAID_AT_ONCE = 5, SAID_KEPT = 40;
 const ROW = 24; // pixels; only rows in sight are elements
 
 /** An event in one line of words. @param {import("./fold.js").Row} row @param {(id: string) => string} label */
 export function said([, type, , id, p], label) {
-  const who = id === null ? "Run" : label(id), run = p.run > 1 ? ` (run ${p.run})` : "";
+  const who = id === null ? tr("log.run") : label(id), run = p.run > 1 ? ` ${tr("log.turn", { run: p.run })}` : "";
   switch (type) {
     case "node_output": {
       const text = line(unmarked(textOf(p.text)), 120);
-      if (p.kind === "tool") return p.step === "call" ? `${who} calls ${text} ${line(textOf(p.data?.arguments), 80)}` : `${who} has from ${p.data?.name ?? "a tool"}: ${text}`;
-      if (p.kind === "run") return `${who} begins ${p.data?.diagram ?? "a run"}${p.data?.index ? `, item ${p.data.index + 1}` : ""}`;
-      if (p.kind === "usage") return `${who} has paid for a call`;
-      return `${who} ${{ text: "writes", reasoning: "thinks", stdout: "prints", prompt: "is sent", progress: "is at", item: "has finished an item" }[p.kind] ?? p.kind}${text ? `: ${text}` : ""}`;
+      if (p.kind === "tool") return p.step === "call" ? `${tr("log.calls", { who })} ${text} ${line(textOf(p.data?.arguments), 80)}` : `${tr("log.returned", { who, tool: p.data?.name ?? tr("log.tool") })}: ${text}`;
+      if (p.kind === "run") return `${tr("log.begins", { who, run: p.data?.diagram ?? tr("log.child") })}${p.data?.index ? `, ${tr("log.item", { n: p.data.index + 1 })}` : ""}`;
+      if (p.kind === "usage") return tr("log.paid", { who });
+      return `${who} ${STRINGS[`does.${p.kind}`] ?? p.kind}${text ? `: ${text}` : ""}`;
     }
-    case "node_waiting": return `${who} waits for a place${run}`;
-    case "node_started": return `${who} starts${run}${p.attempt > 1 ? `, attempt ${p.attempt}` : ""}`;
+    case "node_waiting": return tr("log.waits", { who }) + run;
+    case "node_started": return tr("log.starts", { who }) + run + (p.attempt > 1 ? `, ${tr("log.attempt", { n: p.attempt })}` : "");
     case "node_completed": {
-      if (p.status === "maxiter_reached") return `${who} may not run again`;
+      if (p.status === "maxiter_reached") return tr("log.used", { who });
       const usage = p.meta?.usage, spent = usage ? (usage.input ?? 0) + (usage.output ?? 0) : 0;
-      return [`${who} done${run}`, p.meta?.branch && `→ ${p.meta.branch.replace("cond", "")}`, p.duration_ms > 9 && seconds(p.duration_ms / 1000), spent && `${tokens(spent)} tok`].filter(Boolean).join(" · ");
+      return [tr("log.done", { who }) + run, p.meta?.branch && `→ ${p.meta.branch.replace("cond", "")}`, p.duration_ms > 9 && seconds(p.duration_ms / 1000), spent && `${tokens(spent)} ${tr("tok")}`].filter(Boolean).join(" · ");
     }
-    case "node_error": return `${who} fails${run}: ${line(textOf(p.error?.message), 200)}`;
-    case "execution_error": return `Run ${word(p.status ?? "failed")}: ${line(textOf(p.error?.message), 200)}`;
-    case "execution_started": return "resumed" in p ? "Run goes on" : "Run starts";
-    case "execution_completed": return "Run done";
+    case "node_error": return `${tr("log.fails", { who })}${run}: ${line(textOf(p.error?.message), 200)}`;
+    case "execution_error": return `${who} ${word(p.status ?? "failed")}: ${line(textOf(p.error?.message), 200)}`;
+    case "execution_started": return tr("resumed" in p ? "log.resumed" : "log.starts", { who });
+    case "execution_completed": return tr("log.done", { who });
     case "execution_log": return `${id === null ? "" : `${who}: `}${line(textOf(p.message), 200)}`;
-    case "interactive_prompt": return `${who} asks: ${line(unmarked(textOf(p.prompt)), 200)}`;
-    case "interactive_response": return `${who} has the answer: ${line(textOf(p.answer), 200)}`;
-    case "run_note": return `Note: ${line(textOf(p.text), 200)}`;
+    case "interactive_prompt": return `${tr("log.asks", { who })}: ${line(unmarked(textOf(p.prompt)), 200)}`;
+    case "interactive_response": return `${tr("log.answered", { who })}: ${line(textOf(p.answer), 200)}`;
+    case "run_note": return `${tr("note")}: ${line(textOf(p.text), 200)}`;
     default: return `${who} ${type.replaceAll("_", " ")}`;
   }
 }
@@ -67,17 +64,17 @@ export class Lines {
     if (!one.piece || one.rows.length === 1) return said(row, label);
     let beginning = "";
     for (let i = 0; i < one.rows.length && beginning.length < 140; i++) beginning += textOf(log.rows[one.rows[i]][4].text);
-    return `${label(one.id)} ${{ text: "writes", reasoning: "thinks", stdout: "prints" }[one.piece]} · ${count(one.n, "piece")}: ${line(unmarked(beginning), 120)}`;
+    return `${label(one.id)} ${STRINGS[`does.${one.piece}`]} · ${count(one.n, "piece")}: ${line(unmarked(beginning), 120)}`;
   }
 }
 
 export function eventLog(view) {
   const number = h("span", { class: "dp-count" }), last = h("span", { class: "dp-last", dir: "auto" }), lastTime = h("span", { class: "dp-num dp-dim" });
-  const kind = h("select", { "aria-label": "Kind of event" }, KINDS.map(([value, text]) => h("option", { value }, text))), node = h("select", { "aria-label": "Node" }, h("option", { value: "" }, "all nodes"));
-  const find = h("input", { type: "search", placeholder: "find in payloads", "aria-label": "Find in payloads" }), found = h("span", { class: "dp-dim dp-num", role: "status" });
-  const space = h("div", { class: "dp-space" }), list = h("div", { class: "dp-rows", tabindex: "0", role: "group", "aria-label": "Events" }, space), payload = h("div", { class: "dp-payload", hidden: true });
-  const details = h("details", { class: "dp-log" }, h("summary", {}, h("span", { class: "dp-log-name" }, "Log"), number, lastTime, last), h("div", { class: "dp-filters" }, kind, node, find, found), list, payload);
-  const spoken = h("div", { class: "dp-sr", role: "log", "aria-live": "polite", "aria-label": "What happens in the run" });
+  const kind = h("select", { "aria-label": tr("log.kind") }, KINDS.map(([value, text]) => h("option", { value }, text))), node = h("select", { "aria-label": tr("log.node") }, h("option", { value: "" }, tr("log.everyone")));
+  const find = h("input", { type: "search", placeholder: tr("log.placeholder"), "aria-label": tr("log.find") }), found = h("span", { class: "dp-dim dp-num", role: "status" });
+  const space = h("div", { class: "dp-space" }), list = h("div", { class: "dp-rows", tabindex: "0", role: "group", "aria-label": tr("log.events") }, space), payload = h("div", { class: "dp-payload", hidden: true });
+  const details = h("details", { class: "dp-log" }, h("summary", {}, h("span", { class: "dp-log-name" }, tr("log.title")), number, lastTime, last), h("div", { class: "dp-filters" }, kind, node, find, found), list, payload);
+  const spoken = h("div", { class: "dp-sr", role: "log", "aria-live": "polite", "aria-label": tr("log.spoken") });
   const lines = new Lines();
   let shown = [], drawn = "", searched = "", heard = null, opened = null, known = "";
 
@@ -92,12 +89,12 @@ export function eventLog(view) {
     lines.follow(log);
     const at = log.rows[position - 1];
     put(number, log.count ? newest.seq.toLocaleString("en") : "");
-    put(last, at ? said(at, label) : "No events yet");
+    put(last, at ? said(at, label) : tr("log.none"));
     put(lastTime, at ? `${log.times[position - 1].toFixed(1)} s` : "");
     speak(frame, label);
     if (!details.open) return;
     const names = [...newest.labels].map(([id, name]) => `${id}\n${name}`).join("\n");
-    if (known !== names) { known = names; node.replaceChildren(h("option", { value: "" }, "all nodes"), ...[...newest.labels].map(([id]) => h("option", { value: id }, label(id)))); }
+    if (known !== names) { known = names; node.replaceChildren(h("option", { value: "" }, tr("log.everyone")), ...[...newest.labels].map(([id]) => h("option", { value: id }, label(id)))); }
     const key = `${lines.all.length} ${lines.all.at(-1)?.to} ${kind.value} ${node.value} ${find.value}`;
     if (searched !== key) {
       searched = key;
@@ -127,8 +124,8 @@ export function eventLog(view) {
     space.style.height = `${shown.length * ROW}px`;
     const focused = list.contains(document.activeElement) ? `${document.activeElement.getAttribute("data-seq")} ${document.activeElement.className}` : null;
     space.replaceChildren(...shown.slice(first, past).map((one, i) => h("div", { class: "dp-event", style: `top:${(first + i) * ROW}px`, "data-type": one.type, "data-now": first + i === now, "data-later": first + i > now },
-      h("button", { type: "button", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": `Event ${one.to}: go there`, onclick: () => view.seek(one.to) }, String(one.to)),
-      h("button", { type: "button", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, EVENTS[one.type] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
+      h("button", { type: "button", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": tr("log.go", { seq: one.to }), onclick: () => view.seek(one.to) }, String(one.to)),
+      h("button", { type: "button", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, STRINGS[`event.${one.type}`] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
     if (focused) [...space.querySelectorAll("button")].find((b) => `${b.getAttribute("data-seq")} ${b.className}` === focused)?.focus({ preventScroll: true });
   }
 

@@ -106,7 +106,7 @@ export function createRunView(root, { head, host, outer }) {
       const close = () => { closeInner(); parts.drawing.focus(); };
       inner?.dispose();
       el.hidden = true;
-      inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? `${index + 1} of ${items.length}` : "", go, close } });
+      inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? tr("of", { done: index + 1, total: items.length }) : "", go, close } });
       inner.push(child.events);
       inner.ended();
     },
@@ -200,9 +200,9 @@ export function createRunView(root, { head, host, outer }) {
   const more = menu(view);
   const parts = { bar: bar(view, more.el), more, notice: notice(view), drawing: drawing(view), panel: panel(view), question: question(view), timeline: timeline(view), transport: transport(view), log: eventLog(view) };
   const keyboard = keys(view, parts);
-  const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": "Outer runs" }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, "▸"), h("b", {}, head.name), outer.place && [
-    h("button", { type: "button", class: "dp-tool", "aria-label": "Item before", title: "Item before", onclick: () => outer.go(-1) }, "◂"), h("span", { class: "dp-num" }, outer.place), h("button", { type: "button", class: "dp-tool", "aria-label": "Next item", title: "Next item", onclick: () => outer.go(1) }, "▸")]);
-  const el = h("section", { class: "dp-run", "aria-label": `Run of ${head.name}`, "data-lm-suppress-shortcuts": "true", "data-theme": head.theme },
+  const crumb = outer && h("nav", { class: "dp-crumb", "aria-label": tr("outer.label") }, h("button", { type: "button", class: "dp-link", onclick: () => outer.close() }, outer.name), h("span", { "aria-hidden": "true" }, "▸"), h("b", {}, head.name), outer.place && [
+    h("button", { type: "button", class: "dp-tool", "aria-label": tr("outer.before"), title: tr("outer.before"), onclick: () => outer.go(-1) }, "◂"), h("span", { class: "dp-num" }, outer.place), h("button", { type: "button", class: "dp-tool", "aria-label": tr("outer.next"), title: tr("outer.next"), onclick: () => outer.go(1) }, "▸")]);
+  const el = h("section", { class: "dp-run", "aria-label": tr("run.label", { name: head.name }), "data-lm-suppress-shortcuts": "true", "data-theme": head.theme },
     crumb, parts.bar.el, parts.notice.el, h("div", { class: "dp-main" }, parts.drawing.el, parts.panel.el), parts.question.el, parts.question.spoken, parts.timeline.el, parts.transport.el, parts.log.el, toast, keyboard.sheet, notes.el, Object.values(sheets).map((one) => one.el));
   el.addEventListener("keydown", keyboard.pressed);
   root.append(el);

@@ -1,5 +1,6 @@
 // Markdown as elements: headings, lists, quotes, tables, code, marks in lines. It never parses HTML, loads nothing from elsewhere, and each
 // text is read once from its beginning to its end.
+import { tr } from "./strings.js";
 import { h } from "./words.js";
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i, INLINE_IMAGE = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
@@ -110,7 +111,7 @@ function element({ kind, lines, more }, depth) {
   if (kind === "quote") return h("blockquote", { dir: "auto" }, inside(lines.map((l) => l.replace(/^ {0,3}> ?/, "")), depth));
   if (kind === "table") {
     const ends = cells(lines[1] ?? ""), row = (l, tag) => h("tr", {}, cells(l).map((c, k) => h(tag, { class: ends[k]?.endsWith(":") ? (ends[k].startsWith(":") ? "dp-mid" : "dp-right") : null, dir: "auto" }, inline(c))));
-    return h("div", { class: "dp-table", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", {}, h("thead", {}, row(lines[0], "th")), h("tbody", {}, lines.slice(2).map((l) => row(l, "td")))));
+    return h("div", { class: "dp-table", tabindex: "0", role: "group", "aria-label": tr("markdown.table") }, h("table", {}, h("thead", {}, row(lines[0], "th")), h("tbody", {}, lines.slice(2).map((l) => row(l, "td")))));
   }
   if (kind === "list") return list(lines, more, depth);
   return h("p", { dir: "auto" }, lines.flatMap((l, k) => [k ? (lines[k - 1].endsWith("  ") || lines[k - 1].endsWith("\\") ? h("br") : "\n") : "", ...inline(l.trim().replace(/\\$/, ""))]));

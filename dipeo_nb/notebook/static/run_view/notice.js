@@ -14,11 +14,11 @@ export function notice(view) {
     const resume = h("code", {}, `dp.resume("${view.head.run_id}")`);
     let said = null;
     if (trouble) said = [h("b", {}, tr("notice.trouble")), " ", ...refusal(trouble.error, trouble.allow), h("button", { type: "button", class: "dp-link", onclick: () => { view.trouble = null; view.draw(); view.focus(); } }, tr("notice.dismiss"))];
-    else if (lost) said = [h("b", {}, "The kernel is gone."), " This is the last that arrived. ", resume, " goes on from here."];
+    else if (lost) said = [h("b", {}, tr("notice.gone")), tr("notice.last"), resume, tr("notice.continue")];
     else if (s.status === "failed" && s.error) {
       const at = [...s.labels].find(([, label]) => label === s.error.node)?.[0];
-      said = [h("b", {}, s.error.node ? `${s.error.node} failed.` : "The run failed."), " ", textOf(s.error.message), " ", at !== undefined && h("button", { type: "button", class: "dp-link", onclick: () => view.select(at) }, "Show")];
-    } else if (s.status === "aborted" || s.status === "interrupted") said = [h("b", {}, s.status === "aborted" ? "Stopped." : "Interrupted."), " What was finished is kept. ", resume, " goes on."];
+      said = [h("b", {}, s.error.node ? tr("notice.failed", { node: s.error.node }) : tr("notice.run")), " ", textOf(s.error.message), " ", at !== undefined && h("button", { type: "button", class: "dp-link", onclick: () => view.select(at) }, tr("show"))];
+    } else if (s.status === "aborted" || s.status === "interrupted") said = [h("b", {}, s.status === "aborted" ? tr("notice.stopped") : tr("notice.interrupted")), tr("notice.kept"), resume, tr("notice.resume")];
     el.hidden = !said;
     mark(el, "data-kind", trouble ? "trouble" : s.status === "failed" ? "bad" : null);
     el.replaceChildren(...(said ?? []).filter(Boolean));

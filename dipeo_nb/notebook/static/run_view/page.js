@@ -11,4 +11,4 @@ async function open() {
   go();
 }
 
-open().catch((error) => document.getElementById("run").append(h("p", {}, `This file cannot be read: ${error.message}`)));
+open().catch((error) => document.getElementById("run").append(h("p", {}, tr("page.unreadable", { why: error.message }))));

@@ -2,21 +2,22 @@
 import { look } from "./fold.js";
 import { Markdown } from "./markdown.js";
 import { nodeMenu } from "./menu.js";
+import { tr } from "./strings.js";
 import { TABS, tabsOf } from "./tabs.js";
 import { count, h, mark, money, put, seconds, tokens } from "./words.js";
 
 export function panel(view) {
   const title = h("h3", { class: "dp-who", dir: "auto" }), about = h("span", { class: "dp-about" });
-  const earlier = h("button", { type: "button", class: "dp-tool", "aria-label": "Earlier run ([)", title: "Earlier run ([)", onclick: () => view.turnBy(-1) }, "◂");
-  const later = h("button", { type: "button", class: "dp-tool", "aria-label": "Later run (])", title: "Later run (])", onclick: () => view.turnBy(1) }, "▸");
+  const earlier = h("button", { type: "button", class: "dp-tool", "aria-label": tr("panel.earlier"), title: tr("panel.earlier"), onclick: () => view.turnBy(-1) }, "◂");
+  const later = h("button", { type: "button", class: "dp-tool", "aria-label": tr("panel.later"), title: tr("panel.later"), onclick: () => view.turnBy(1) }, "▸");
   const which = h("span", { class: "dp-num" });
-  const compared = h("button", { type: "button", class: "dp-tool", "aria-label": "Compare with the run before (d)", title: "Compare with the run before, word by word (d)", onclick: () => toggle() }, "±");
+  const compared = h("button", { type: "button", class: "dp-tool", "aria-label": tr("panel.compare"), title: tr("panel.compare.title"), onclick: () => toggle() }, "±");
   const pager = h("span", { class: "dp-pager" }, earlier, which, later, compared);
-  const follow = h("button", { type: "button", class: "dp-link dp-follow", title: "Show whoever is at work (Esc)", onclick: () => view.release() }, "follow");
+  const follow = h("button", { type: "button", class: "dp-link dp-follow", title: tr("panel.follow.title"), onclick: () => view.release() }, tr("panel.follow"));
   const more = nodeMenu(view);
-  const list = h("div", { class: "dp-tabs", role: "tablist", "aria-label": "About the node" });
+  const list = h("div", { class: "dp-tabs", role: "tablist", "aria-label": tr("panel.tabs") });
   const body = h("div", { class: "dp-body", role: "tabpanel", tabindex: "0" }), foot = h("div", { class: "dp-foot" });
-  const el = h("div", { class: "dp-panel", role: "group", "aria-label": "Node" }, h("div", { class: "dp-panel-head" }, title, about, pager, follow, more.el), list, body, foot);
+  const el = h("div", { class: "dp-panel", role: "group", "aria-label": tr("panel.label") }, h("div", { class: "dp-panel-head" }, title, about, pager, follow, more.el), list, body, foot);
   const text = new Markdown(), ids = view.unique("tab");
   let tab = "answer", compare = false, shown = "", tabsShown = "", wasAt = "";
   body.id = view.unique("panel");
@@ -39,14 +40,14 @@ export function panel(view) {
 
   function update(frame) {
     const { s, t, selected: id, turn: index, chosen } = frame, n = s.nodes.get(id), at = n?.turns[index], status = look(s, id, t), kind = view.kind(s, id);
-    put(title, id === null ? "No nodes" : view.label(s, id));
+    put(title, id === null ? tr("panel.empty") : view.label(s, id));
     put(about, view.about(s, id, at));
     follow.hidden = !chosen;
     more.update(frame);
     const many = (n?.turns.length ?? 0) > 1;
     pager.hidden = !many;
     if (many) {
-      put(which, `run ${at.run}${at.attempt > 1 ? `, again ${at.attempt - 1}` : ""} of ${n.turns.at(-1).run}`);
+      put(which, tr(at.attempt > 1 ? "panel.attempt" : "panel.turn", { run: at.run, again: at.attempt - 1, all: n.turns.at(-1).run }));
       earlier.disabled = index <= 0;
       later.disabled = index >= n.turns.length - 1;
       compared.disabled = index <= 0;
@@ -73,7 +74,7 @@ export function panel(view) {
       shown = key;
       const moved = wasAt !== where, atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32;
       wasAt = where;
-      const made = at ? TABS[now].show(context) : [h("p", { class: "dp-none" }, s.seq === 0 ? "Nothing has happened yet." : status === "queued" ? "Waits for a place." : status === "skipped" ? "Nothing led to it." : "Not started at this moment.")];
+      const made = at ? TABS[now].show(context) : [h("p", { class: "dp-none" }, s.seq === 0 ? tr("panel.nothing") : status === "queued" ? tr("panel.queued") : status === "skipped" ? tr("panel.skipped") : tr("panel.pending"))];
       replace(body, made.flat(Infinity).filter(Boolean));
       if (moved) body.scrollTop = 0;
       else if (atEnd && status === "running" && at?.end === null) body.scrollTop = body.scrollHeight;
@@ -89,18 +90,18 @@ export function panel(view) {
   }
 
   function figures(at, t, n) {
-    const usage = at.meta.usage, all = [[seconds((at.end ?? t) - at.start), "Time of this run"]];
+    const usage = at.meta.usage, all = [[seconds((at.end ?? t) - at.start), tr("figure.time")]];
     if (usage) {
-      all.push([`${tokens(usage.input ?? 0)} in · ${tokens(usage.output ?? 0)} out${usage.cache_read ? ` · ${tokens(usage.cache_read)} cached` : ""}${usage.reasoning ? ` · ${tokens(usage.reasoning)} thought` : ""}`, "Tokens"]);
-      all.push([money(at.meta.cost_usd), at.meta.cost_usd == null ? "The price is unknown" : "Cost"]);
-    } else if (at.pieces) all.push([`~${tokens(at.pieces)} tok`, "Pieces of text that came: about as many tokens"]);
+      all.push([[tr("usage", { input: tokens(usage.input ?? 0), output: tokens(usage.output ?? 0) }), usage.cache_read && tr("usage.cached", { n: tokens(usage.cache_read) }), usage.reasoning && tr("usage.thought", { n: tokens(usage.reasoning) })].filter(Boolean).join(" · "), tr("figure.tokens")]);
+      all.push([money(at.meta.cost_usd), at.meta.cost_usd == null ? tr("figure.unknown") : tr("cost")]);
+    } else if (at.pieces) all.push([`~${tokens(at.pieces)} ${tr("tok")}`, tr("figure.pieces")]);
     if (at.first !== null) {
-      all.push([`first ${seconds(at.first - at.start)}`, "Time to the first token"]);
+      all.push([tr("figure.first", { time: seconds(at.first - at.start) }), tr("figure.first.title")]);
       const writing = (at.end ?? t) - at.first;
-      if (writing > 0.3 && at.pieces > 1) all.push([`${Math.round(at.pieces / writing)}/s`, "Tokens a second"]);
+      if (writing > 0.3 && at.pieces > 1) all.push([tr("figure.speed", { n: Math.round(at.pieces / writing) }), tr("figure.rate")]);
     }
-    if (at.retries.length) all.push([count(at.retries.length, "retry", "retries"), "Calls that were made again"]);
-    if (n.reused && at.meta.reused) all.push(["taken over", "From the run that this one is a fork of"]);
+    if (at.retries.length) all.push([count(at.retries.length, "retry"), tr("figure.retries")]);
+    if (n.reused && at.meta.reused) all.push([tr("taken"), tr("taken.title")]);
     while (foot.childElementCount > all.length) foot.lastChild.remove();
     all.forEach(([words, what], i) => {
       const span = foot.children[i] ?? foot.appendChild(h("span", {}));

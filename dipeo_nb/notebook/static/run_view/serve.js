@@ -14,7 +14,7 @@ async function asked(path, options = {}) {
   const answer = await fetch(path, { ...options, headers: { Authorization: `Bearer ${given}`, ...options.headers } });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => null);
-  throw Object.assign(new Error(told?.error ? `${told.error.message} ${told.error.hint ?? ""}` : `The server answers ${answer.status}.`), { status: answer.status });
+  throw Object.assign(new Error(told?.error ? `${told.error.message} ${told.error.hint ?? ""}` : tr("serve.answers", { status: answer.status })), { status: answer.status });
 }
 
 const post = (path, body) => asked(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });

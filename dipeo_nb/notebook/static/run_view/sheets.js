@@ -112,7 +112,7 @@ export function textSheet(view) {
     el,
     open(written) {
       put(text, written);
-      put(said, count(written.trimEnd().split("\n").length, tr("text.line"), tr("text.lines")));
+      put(said, count(written.trimEnd().split("\n").length, "line"));
       el.showModal();
       copy.focus();
     },

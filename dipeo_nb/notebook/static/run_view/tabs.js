@@ -16,24 +16,24 @@ const facts = (...rows) => h("dl", { class: "dp-facts" }, rows.filter(Boolean));
 const verbatim = (text, title) => h("pre", { class: "dp-out", tabindex: "0", "data-title": title }, text);
 
 /** A message: who, what is known of it, what it says. */
-const message = (role, about, content, more = {}) => h("div", { class: "dp-msg", ...more }, h("div", { class: "dp-msg-head" }, chip(role, role), about), content);
+const message = (role, about, content, more = {}) => h("div", { class: "dp-msg", ...more }, h("div", { class: "dp-msg-head" }, chip(tr(`role.${role}`), role), about), content);
 const passage = (text) => h("p", { class: "dp-said", dir: "auto" }, text);
 
 /** What is shown of a value that came without its end, and how to get the rest. */
 function rest(view, value, seq) {
   if (!isCut(value) || seq === null) return null;
-  return h("p", { class: "dp-note" }, `${tokens(value.$cut - value.text.length)} more characters. `, view.can("body") ? h("button", { type: "button", class: "dp-link", onclick: (e) => { e.target.disabled = true; view.body(seq); } }, "Show all of it") : null);
+  return h("p", { class: "dp-note" }, `${tr("rest.more", { n: tokens(value.$cut - value.text.length) })} `, view.can("body") ? h("button", { type: "button", class: "dp-link", onclick: (e) => { e.target.disabled = true; view.body(seq); } }, tr("rest.all")) : null);
 }
 
 /** A value as it is read best. */
 function valued(view, value, seq) {
-  if (value === undefined || value === null || value === "") return [none(value === "" ? "An empty text." : "No value.")];
+  if (value === undefined || value === null || value === "") return [none(value === "" ? tr("value.empty") : tr("value.none"))];
   return [typeof value === "string" || isCut(value) ? markdown(isCut(value) ? `${value.text}…` : value) : verbatim(textOf(value)), rest(view, value, seq)];
 }
 
 export function problem(error) {
-  return h("div", { class: "dp-problem" }, h("b", {}, error.type || "Error"), h("p", { dir: "auto" }, textOf(error.message)), error.hint && h("p", { class: "dp-dim", dir: "auto" }, textOf(error.hint)),
-    error.traceback && h("details", { class: "dp-fold" }, h("summary", {}, "Traceback"), verbatim(textOf(error.traceback))));
+  return h("div", { class: "dp-problem" }, h("b", {}, error.type || tr("problem.error")), h("p", { dir: "auto" }, textOf(error.message)), error.hint && h("p", { class: "dp-dim", dir: "auto" }, textOf(error.hint)),
+    error.traceback && h("details", { class: "dp-fold" }, h("summary", {}, tr("problem.traceback")), verbatim(textOf(error.traceback))));
 }
 
 /** What was sent in a turn: one thing, or one for each item of a batch. */
@@ -53,57 +53,57 @@ const grows = ({ at }) => `${at.text.length} ${at.reasoning.length} ${at.calls.l
 /** Each tab: its title, a number beside it, what it depends on, and what it shows. */
 export const TABS = {
   answer: {
-    title: "Answer",
+    title: tr("tab.answer"),
     key: grows,
     show(c) {
       const { at, n, index, status } = c, before = n.turns[index - 1];
-      if (c.compare) return [note(`run ${before.run} → run ${at.run}`), diffed(unmarked(answerOf(before)), unmarked(answerOf(at)))];
+      if (c.compare) return [note(tr("turns", { before: before.run, after: at.run })), diffed(unmarked(answerOf(before)), unmarked(answerOf(at)))];
       const answer = answerOf(at), open = streaming(c), retry = at.retries.at(-1), call = at.calls.findLast((x) => x.end === null);
-      const thought = at.reasoning && h("details", { class: "dp-fold", "data-keep": "reasoning", open: !answer && open }, h("summary", {}, `Reasoning · ${count(at.reasoning.trim().split(/\s+/).length, "word")}`), h("p", { dir: "auto" }, at.reasoning));
-      const waits = status === "retrying" ? retry.message : call ? `Calls ${call.name}…` : open ? "Waits for the first word…" : at.error ? null : "No text.";
+      const thought = at.reasoning && h("details", { class: "dp-fold", "data-keep": "reasoning", open: !answer && open }, h("summary", {}, `${tr("answer.reasoning")} · ${count(at.reasoning.trim().split(/\s+/).length, "word")}`), h("p", { dir: "auto" }, at.reasoning));
+      const waits = status === "retrying" ? retry.message : call ? tr("answer.calls", { tool: call.name }) : open ? tr("answer.first") : at.error ? null : tr("answer.none");
       return [
-        thought, answer ? c.text.show(answer, open).el : waits && none(waits), answer && call && none(`Calls ${call.name}…`), answer && status === "retrying" && none(retry.message),
+        thought, answer ? c.text.show(answer, open).el : waits && none(waits), answer && call && none(tr("answer.calls", { tool: call.name })), answer && status === "retrying" && none(retry.message),
         !at.text && rest(c.view, at.output, at.endSeq), at.error && problem(at.error),
-        (at.status === "aborted" || at.status === "interrupted") && note("It was cut off here. What it had said is kept."),
+        (at.status === "aborted" || at.status === "interrupted") && note(tr("answer.cut")),
       ];
     },
   },
   output: {
-    title: "Output",
+    title: tr("tab.output"),
     key: (c) => `${grows(c)} ${c.n.children.length} ${[...c.n.progress.values()].join()} ${c.s.questions.size}`,
     show(c) {
       const { view, s, id, at, n, index, kind } = c, before = n.turns[index - 1], asked = [...s.questions.values()].filter((q) => q.node_id === id), last = at === lastTurn(s, id);
-      if (c.compare) return [note(`run ${before.run} → run ${at.run}`), diffed(textOf(before.output), textOf(at.output))];
+      if (c.compare) return [note(tr("turns", { before: before.run, after: at.run })), diffed(textOf(before.output), textOf(at.output))];
       const parts = [];
-      if (at.text) parts.push(verbatim(at.text, kind === "code_job" || kind === "hook" ? "printed" : null));
+      if (at.text) parts.push(verbatim(at.text, kind === "code_job" || kind === "hook" ? tr("output.printed") : null));
       if (last && n.children.length) parts.push(children(c));
       else if (last) for (const words of n.progress.values()) parts.push(note(words));
-      if (last) for (const q of asked) parts.push(note("Asks"), markdown(textOf(q.prompt)));
+      if (last) for (const q of asked) parts.push(note(tr("output.asks")), markdown(textOf(q.prompt)));
       if (at.error) parts.push(problem(at.error));
-      else if (at.end === null) { if (!parts.length) parts.push(none("No output yet.")); } else if (kind === "condition") {
-        parts.push(facts(row("Way taken", (at.meta.branch ?? "").replace("cond", "")), row("Condition", view.template(s, id, at)), at.meta.answer && row("Answer", textOf(at.meta.answer))));
+      else if (at.end === null) { if (!parts.length) parts.push(none(tr("output.none"))); } else if (kind === "condition") {
+        parts.push(facts(row(tr("output.way"), (at.meta.branch ?? "").replace("cond", "")), row(tr("output.condition"), view.template(s, id, at)), at.meta.answer && row(tr("tab.answer"), textOf(at.meta.answer))));
       } else if (!at.text || typeof at.output !== "string" || !at.text.includes(at.output)) parts.push(...valued(view, at.output, at.endSeq));
-      const meta = at.meta, known = [meta.url && row("Address", meta.url), meta.status != null && row("Status", String(meta.status)), meta.path && row("File", meta.path), meta.saved_to && row("Saved to", meta.saved_to), meta.source && row("Answered by", meta.source), meta.reason && row("Reason", textOf(meta.reason)), meta.skipped && row("Skipped", meta.skipped)];
+      const meta = at.meta, known = [meta.url && row(tr("output.address"), meta.url), meta.status != null && row(tr("output.status"), String(meta.status)), meta.path && row(tr("output.file"), meta.path), meta.saved_to && row(tr("output.saved"), meta.saved_to), meta.source && row(tr("output.source"), meta.source), meta.reason && row(tr("output.reason"), textOf(meta.reason)), meta.skipped && row(tr("output.skipped"), meta.skipped)];
       if (known.some(Boolean)) parts.push(facts(...known));
       return parts;
     },
   },
   prompt: {
-    title: "Prompt",
+    title: tr("tab.prompt"),
     key: ({ at, n, view }) => `${at.sent.size} ${at.end} ${at.text.length > 0} ${n.turns.length} ${view.editing}`,
     show(c) {
       const { view, s, id, at } = c, all = sentOf(at), parts = [];
       if (view.editing === id) return [fork(c)];
       for (const [i, one] of all.entries()) {
-        if (all.length > 1) parts.push(note(`Item ${one.index + 1} of ${all.length}`));
+        if (all.length > 1) parts.push(note(tr("prompt.item", { n: one.index + 1, all: all.length })));
         if (one.system && i === 0) parts.push(message("system", null, passage(textOf(one.system))));
-        if (one.memory?.ids?.length) parts.push(h("p", { class: "dp-between" }, h("button", { type: "button", class: "dp-link", onclick: () => view.tab("memory") }, `${count(one.memory.ids.length, "message")} of memory`)));
+        if (one.memory?.ids?.length) parts.push(h("p", { class: "dp-between" }, h("button", { type: "button", class: "dp-link", onclick: () => view.tab("memory") }, tr("prompt.memory", { messages: count(one.memory.ids.length, "message") }))));
         parts.push(message("user", null, passage(marked(c, textOf(one.prompt), one.variables ?? []))), one.variables?.length ? origins(c, one.variables) : null);
       }
       if (!all.length) {
         const system = view.personOf(s, id)?.llm_config?.system_prompt, asked = at.meta.prompt ?? at.meta.messages?.find((m) => m.role === "user")?.content;
         if (system) parts.push(message("system", null, passage(textOf(system))));
-        parts.push(message("user", asked === undefined ? "as it is written" : null, passage(textOf(asked ?? view.template(s, id, at)))));
+        parts.push(message("user", asked === undefined ? tr("prompt.written") : null, passage(textOf(asked ?? view.template(s, id, at)))));
       }
       const answer = answerOf(at);
       if (answer) parts.push(message("assistant", null, passage(line(answer, 200))));
@@ -112,62 +112,62 @@ export const TABS = {
     },
   },
   memory: {
-    title: "Memory",
+    title: tr("tab.memory"),
     count: ({ at }) => memoryOf(at)?.ids?.length ?? 0,
     key: ({ at }) => `${at.sent.size} ${at.end}`,
     show({ s, at, view, id }) {
       const m = memoryOf(at), before = s.conversation.slice(0, at.heard);
-      if (!m) return [none(at.end === null && !at.sent.size ? "Known when its prompt is sent." : "This node brings no memory along.")];
+      if (!m) return [none(at.end === null && !at.sent.size ? tr("memory.later") : tr("memory.none"))];
       const me = at.meta.person_id ?? sentOf(at)[0]?.person_id ?? view.personOf(s, id)?.id, seen = new Set(m.ids ?? []), brought = new Set(m.brought ?? []), rule = textOf(m.view ?? m.criterion);
-      const why = (one) => (brought.has(one.id) ? "brought by an arrow" : seen.has(one.id) ? "" : `left out: ${m.criterion ? "it does not fit" : one.from_person_id !== me && one.to_person_id !== me ? `neither from nor to ${me}` : rule}`);
+      const why = (one) => (brought.has(one.id) ? tr("memory.brought") : seen.has(one.id) ? "" : tr("memory.out", { why: m.criterion ? tr("memory.unfit") : one.from_person_id !== me && one.to_person_id !== me ? tr("memory.others", { me }) : rule }));
       return [
-        note(h("b", {}, rule || "all"), ` · ${seen.size} of ${count(before.length, "message")} seen`),
-        before.length ? before.map((one) => message(one.from_person_id === me ? "assistant" : one.from_person_id === "system" ? "system" : "user", [` ${one.from_person_id} → ${one.to_person_id} `, h("span", { class: "dp-dim" }, why(one))], markdown(textOf(one.content)), { "data-out": !seen.has(one.id) && !brought.has(one.id) })) : none("Nothing had been said before."),
+        note(h("b", {}, rule || tr("memory.all")), ` · ${tr("memory.seen", { n: seen.size, messages: count(before.length, "message") })}`),
+        before.length ? before.map((one) => message(one.from_person_id === me ? "assistant" : one.from_person_id === "system" ? "system" : "user", [` ${one.from_person_id} → ${one.to_person_id} `, h("span", { class: "dp-dim" }, why(one))], markdown(textOf(one.content)), { "data-out": !seen.has(one.id) && !brought.has(one.id) })) : none(tr("memory.nothing")),
       ];
     },
   },
   inputs: {
-    title: "Inputs",
+    title: tr("tab.inputs"),
     count: ({ at }) => at.inputs.length,
     key: ({ at }) => `${at.inputs.length}`,
     show({ s, at, view }) {
       if (!at.inputs.length) {
         const given = Object.entries(s.variables ?? {});
-        return given.length && at.seq <= 3 ? [note("Inputs of the run"), facts(...given.map(([name, value]) => row(name, textOf(value))))] : [none("It takes nothing from other nodes.")];
+        return given.length && at.seq <= 3 ? [note(tr("inputs.run")), facts(...given.map(([name, value]) => row(name, textOf(value))))] : [none(tr("inputs.none"))];
       }
       return at.inputs.map(([name, from, run]) => {
         const source = turnOf(s, from, run), many = (s.nodes.get(from)?.turns.length ?? 0) > 1, value = source?.output;
-        const button = h("button", { type: "button", class: "dp-link", onclick: () => view.select(from, { seq: source?.seq }) }, `${view.label(s, from)}${many ? ` run ${run}` : ""}`);
-        return h("div", { class: "dp-msg" }, h("div", { class: "dp-msg-head" }, h("b", {}, name || "input"), "from ", button), typeof value === "string" || isCut(value) ? passage(textOf(value) || "(empty)") : verbatim(textOf(value) || "(nothing)"), rest(view, value, source?.endSeq ?? null));
+        const button = h("button", { type: "button", class: "dp-link", onclick: () => view.select(from, { seq: source?.seq }) }, `${view.label(s, from)}${many ? ` ${tr("turn", { run })}` : ""}`);
+        return h("div", { class: "dp-msg" }, h("div", { class: "dp-msg-head" }, h("b", {}, name || tr("inputs.name")), tr("inputs.from"), button), typeof value === "string" || isCut(value) ? passage(textOf(value) || tr("inputs.empty")) : verbatim(textOf(value) || tr("inputs.nothing")), rest(view, value, source?.endSeq ?? null));
       });
     },
   },
   calls: {
-    title: "Calls",
+    title: tr("tab.calls"),
     count: ({ at, kind }) => at.calls.length + at.retries.length + (at.meta.calls ?? (kind === "person_job" ? 1 : 0)),
     key: ({ at, t }) => `${at.calls.map((x) => x.end)} ${at.retries.length} ${at.end ?? Math.floor(t)} ${at.first} ${at.logs.length}`,
     show({ s, id, at, t, kind, view }) {
-      const parts = at.calls.map((x) => call("tool", x.name, x.bad ? "failed" : x.end === null ? "running" : "", x.at - at.start, (x.end ?? t) - x.at, [["arguments", textOf(x.args)], ["result", x.result === null ? "…" : textOf(x.result)]]));
+      const parts = at.calls.map((x) => call("tool", x.name, x.bad ? "failed" : x.end === null ? "running" : "", x.at - at.start, (x.end ?? t) - x.at, [[tr("calls.arguments"), textOf(x.args)], [tr("calls.result"), x.result === null ? "…" : textOf(x.result)]]));
       for (const r of at.retries) parts.push(call("retry", line(r.message, 200), "", r.at - at.start, r.wait, null));
       const u = at.meta.usage, sent = sentOf(at)[0], model = at.meta.model ?? sent?.model ?? view.personOf(s, id)?.llm_config?.model;
       if (u || kind === "person_job") parts.push(call("model", model ?? "", at.error ? "failed" : at.end === null ? "running" : "", 0, (at.end ?? t) - at.start, [
-        (at.meta.calls ?? 1) > 1 && ["calls", String(at.meta.calls)], at.meta.requested_model && ["asked for", at.meta.requested_model], ["provider", at.meta.provider ?? "–"],
-        ["tokens", u ? `${tokens(u.input ?? 0)} in · ${tokens(u.output ?? 0)} out${u.cache_read ? ` · ${tokens(u.cache_read)} from the cache` : ""}${u.reasoning ? ` · ${tokens(u.reasoning)} for reasoning` : ""}` : `~${at.pieces} so far`],
-        ["cost", money(at.meta.cost_usd)], at.meta.saved_usd != null && ["saved", money(at.meta.saved_usd)], ["first token", at.first === null ? "–" : seconds(at.first - at.start)], at.meta.finish_reason && ["stopped for", at.meta.finish_reason], ...(at.meta.warnings ?? []).map((w) => ["warning", w]),
+        (at.meta.calls ?? 1) > 1 && [tr("calls.calls"), String(at.meta.calls)], at.meta.requested_model && [tr("calls.asked"), at.meta.requested_model], [tr("calls.provider"), at.meta.provider ?? "–"],
+        [tr("calls.tokens"), u ? [tr("usage", { input: tokens(u.input ?? 0), output: tokens(u.output ?? 0) }), u.cache_read && tr("usage.cached", { n: tokens(u.cache_read) }), u.reasoning && tr("usage.thought", { n: tokens(u.reasoning) })].filter(Boolean).join(" · ") : tr("calls.far", { n: at.pieces })],
+        [tr("calls.cost"), money(at.meta.cost_usd)], at.meta.saved_usd != null && [tr("calls.saved"), money(at.meta.saved_usd)], [tr("calls.first"), at.first === null ? "–" : seconds(at.first - at.start)], at.meta.finish_reason && [tr("calls.stopped"), at.meta.finish_reason], ...(at.meta.warnings ?? []).map((w) => [tr("calls.warning"), w]),
       ].filter(Boolean)));
-      return parts.length ? parts : [none("It has called nothing.")];
+      return parts.length ? parts : [none(tr("calls.none"))];
     },
   },
   code: {
-    title: "Code",
+    title: tr("tab.code"),
     key: ({ at }) => `${at.text.length} ${at.end}`,
     show({ view, s, id, at }) {
       const variables = Object.entries(at.meta.variables ?? {});
-      return [verbatim(view.template(s, id, at) || "The code is in a file."), at.text && [note("Printed"), verbatim(at.text)], at.meta.stderr && [note("Errors"), verbatim(textOf(at.meta.stderr))], variables.length > 0 && [note("Variables"), facts(...variables.map(([name, value]) => row(name, textOf(value))))], at.error && problem(at.error)];
+      return [verbatim(view.template(s, id, at) || tr("code.file")), at.text && [note(tr("code.printed")), verbatim(at.text)], at.meta.stderr && [note(tr("code.errors")), verbatim(textOf(at.meta.stderr))], variables.length > 0 && [note(tr("code.variables")), facts(...variables.map(([name, value]) => row(name, textOf(value))))], at.error && problem(at.error)];
     },
   },
   log: {
-    title: "Log",
+    title: tr("tab.log"),
     key: ({ frame }) => `${frame.s.seq}`,
     show({ view, id, at, n, index }) {
       const lines = view.linesOf(id, at.seq, n.turns[index + 1]?.seq ?? Infinity);
@@ -176,7 +176,7 @@ export const TABS = {
   },
 };
 
-const call = (what, name, state, after, took, known) => h("details", { class: "dp-fold dp-call", open: known !== null }, h("summary", {}, chip(what, what === "retry" ? "wait" : "user"), h("b", { dir: "auto" }, name), state && h("span", { class: state === "failed" ? "dp-bad" : "dp-dim" }, state), h("span", { class: "dp-num dp-end", title: `${seconds(after)} after it began` }, seconds(took))), known && facts(...known.map(([k, v]) => row(k, v))));
+const call = (what, name, state, after, took, known) => h("details", { class: "dp-fold dp-call", open: known !== null }, h("summary", {}, chip(tr(`call.${what}`), what === "retry" ? "wait" : "user"), h("b", { dir: "auto" }, name), state && h("span", { class: state === "failed" ? "dp-bad" : "dp-dim" }, word(state)), h("span", { class: "dp-num dp-end", title: tr("call.after", { time: seconds(after) }) }, seconds(took))), known && facts(...known.map(([k, v]) => row(k, v))));
 
 /** The runs of sub-diagrams that a node began. */
 function children({ view, n, at }) {
@@ -203,18 +203,18 @@ function marked({ view, s }, prompt, variables) {
 }
 
 function origin(view, s, v) {
-  if (v.origin === "node") return `from ${view.label(s, v.node)}${(s.nodes.get(v.node)?.turns.length ?? 0) > 1 ? ` run ${v.run}` : ""}`;
-  return { input: "an input of the run", variable: "set by a node", code: "set by code", item: "the item of the batch", run: "known to each run" }[v.origin] ?? "of the template";
+  if (v.origin === "node") return `${tr("inputs.from")}${view.label(s, v.node)}${(s.nodes.get(v.node)?.turns.length ?? 0) > 1 ? ` ${tr("turn", { run: v.run })}` : ""}`;
+  return { input: tr("origin.input"), variable: tr("origin.variable"), code: tr("origin.code"), item: tr("origin.item"), run: tr("origin.run") }[v.origin] ?? tr("origin.template");
 }
 
 const origins = ({ view, s }, variables) => h("dl", { class: "dp-facts" }, [...new Map(variables.map((v) => [v.tag, v])).values()].map((v) => row(v.tag, v.origin === "node" ? h("button", { type: "button", class: "dp-link", onclick: () => view.select(v.node, { seq: turnOf(s, v.node, v.run)?.seq }) }, origin(view, s, v)) : origin(view, s, v))));
 
 /** The template of a person, to be changed: the run goes on from its node with it, as a new one. */
 function fork({ view, s, id, at }) {
-  const field = h("textarea", { class: "dp-field", rows: "4", "aria-label": `Prompt of ${view.label(s, id)}`, dir: "auto" });
+  const field = h("textarea", { class: "dp-field", rows: "4", "aria-label": tr("fork.prompt", { node: view.label(s, id) }), dir: "auto" });
   field.value = textOf(view.template(s, id, at));
   const before = field.value, go = (begin) => { const prompt = field.value === before ? undefined : field.value; view.edit(null); begin(prompt); };
   field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(view.fork); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });
   queueMicrotask(() => field.focus());
-  return h("div", { class: "dp-fork" }, field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => go(view.fork) }, tr("prompt.fork")), view.can("alone") && h("button", { type: "button", class: "dp-btn", onclick: () => go(view.alone) }, tr("prompt.alone")), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, "Cancel")), note("What comes before this node is taken over; this node and all after it run again, as a new run."));
+  return h("div", { class: "dp-fork" }, field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => go(view.fork) }, tr("prompt.fork")), view.can("alone") && h("button", { type: "button", class: "dp-btn", onclick: () => go(view.alone) }, tr("prompt.alone")), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, tr("cancel"))), note(tr("fork.about")));
 }

@@ -1,5 +1,6 @@
 // Lanes of what each node did when. The same surface is the track of the cursor.
 import { look } from "./fold.js";
+import { tr } from "./strings.js";
 import { followPointer, h, line, mark, put, seconds, textOf, word } from "./words.js";
 
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
@@ -33,13 +34,11 @@ function joined(pieces, wide) {
   return found;
 }
 
-const NAMES = { think: "before the first word", work: "at work", cached: "taken from a record", retry: "waits to try again", queue: "waits for a place", wait: "waits for a person", tool: "calls a tool", fail: "failed" };
-
 export function timeline(view) {
-  const lanes = h("div", { class: "dp-lanes" }), scroller = h("div", { class: "dp-lane-box", role: "group", "aria-label": "Lanes of the nodes" }, lanes), ticks = h("div", { class: "dp-ticks", "aria-hidden": "true" });
-  const cursor = h("div", { class: "dp-cursor", role: "slider", tabindex: "0", "aria-label": "Moment of the run", "aria-valuemin": "0" }), flags = h("div", { class: "dp-flags" });
+  const lanes = h("div", { class: "dp-lanes" }), scroller = h("div", { class: "dp-lane-box", role: "group", "aria-label": tr("timeline.lanes") }, lanes), ticks = h("div", { class: "dp-ticks", "aria-hidden": "true" });
+  const cursor = h("div", { class: "dp-cursor", role: "slider", tabindex: "0", "aria-label": tr("timeline.cursor"), "aria-valuemin": "0" }), flags = h("div", { class: "dp-flags" });
   const over = h("div", { class: "dp-over" }, flags, cursor);
-  const el = h("div", { class: "dp-timeline", role: "group", "aria-label": "Timeline" }, scroller, ticks, over);
+  const el = h("div", { class: "dp-timeline", role: "group", "aria-label": tr("timeline.label") }, scroller, ticks, over);
   const rows = new Map();
   let wide = 1, spacious = true, scale = "", noted = null, scaled = 0, lastSelected = null;
 
@@ -81,7 +80,7 @@ export function timeline(view) {
       r.key = key;
       const pieces = n.turns.flatMap((turn) => parts(turn, end).map(([kind, from, to]) => [kind, from, to, turn]));
       if (n.waiting !== null && last?.end !== null) pieces.push(["queue", n.waiting, end, { run: n.runs + 1 }]);
-      r.track.replaceChildren(...joined(pieces, wide).map(([kind, from, to, turn, , times]) => h("i", { class: `dp-seg dp-seg-${kind}`, style: `left:${share(from)};width:${share(to - from)}`, title: times > 2 ? `${view.label(newest, id)}: several runs` : `${view.label(newest, id)}, run ${turn.run}: ${NAMES[kind]}, ${seconds(to - from)}` })),
+      r.track.replaceChildren(...joined(pieces, wide).map(([kind, from, to, turn, , times]) => h("i", { class: `dp-seg dp-seg-${kind}`, style: `left:${share(from)};width:${share(to - from)}`, title: times > 2 ? tr("lane.several", { node: view.label(newest, id) }) : tr("lane.piece", { node: view.label(newest, id), run: turn.run, what: tr(`lane.${kind}`), time: seconds(to - from) }) })),
         ...(last?.end === null && newest.status === "running" ? [h("i", { class: "dp-seg dp-seg-now", style: `left:${share(last.start)};width:${share(end - last.start)}` })] : []));
     }
     if (lastSelected !== selected && rows.has(selected)) {
@@ -102,7 +101,7 @@ export function timeline(view) {
       [noted, scaled] = [newest.notes, wide];
       flags.replaceChildren(...noted.map((n) => {
         const [from, to] = [n.first, n.last].map((seq) => log.times[Math.max(0, log.positionOf(seq) - 1)] ?? 0), text = textOf(n.text);
-        return h("button", { type: "button", class: "dp-flag", style: `left:${share(from)};width:${share(to - from)}`, "aria-label": `Note: ${line(text)}`, title: text, onclick: () => view.seek(n.last) });
+        return h("button", { type: "button", class: "dp-flag", style: `left:${share(from)};width:${share(to - from)}`, "aria-label": `${tr("note")}: ${line(text)}`, title: text, onclick: () => view.seek(n.last) });
       }));
     }
     over.style.setProperty("--at", share(t));
@@ -111,7 +110,7 @@ export function timeline(view) {
     mark(cursor, "aria-valuemax", end.toFixed(1));
     mark(cursor, "aria-valuenow", t.toFixed(1));
     const busy = [...s.nodes.keys()].filter((id) => s.nodes.get(id).status === "running");
-    const spoken = `${t.toFixed(1)} s, event ${s.seq}${busy.length ? `: ${busy.slice(0, 4).map((id) => `${view.label(s, id)} ${word(look(s, id, t))}`).join(", ")}${busy.length > 4 ? ` and ${busy.length - 4} more` : ""}` : ""}`;
+    const spoken = `${tr("timeline.at", { time: t.toFixed(1), seq: s.seq })}${busy.length ? `: ${busy.slice(0, 4).map((id) => `${view.label(s, id)} ${word(look(s, id, t))}`).join(", ")}${busy.length > 4 ? ` ${tr("timeline.more", { n: busy.length - 4 })}` : ""}` : ""}`;
     if (document.activeElement !== cursor || past || s.status !== "running") mark(cursor, "aria-valuetext", spoken); // live, it would be read ten times a second
   }
   const resized = new ResizeObserver(() => { if (spacious !== over.clientWidth > 420) { spacious = !spacious; view.draw(); } });

@@ -1,12 +1,8 @@
-// Words, numbers and small helpers for the DOM. A translation replaces `WORDS`.
-
-export const WORDS = {
-  pending: "not started", running: "running", completed: "done", failed: "failed", aborted: "stopped", interrupted: "interrupted", paused: "paused",
-  skipped: "skipped", maxiter_reached: "done, all runs used", waiting: "waits for you", queued: "waits for a place", retrying: "tries again", gone: "kernel gone",
-};
+// Numbers and small helpers for the DOM.
+import { STRINGS, tr } from "./strings.js";
 
 /** Name of a status. @param {string} status */
-export const word = (status) => WORDS[status] ?? status;
+export const word = (status) => STRINGS[`status.${status}`] ?? status;
 
 /** An element. Texts become text nodes: nothing that a model or a diagram says is ever parsed as HTML.
  * @param {string} tag @param {Object<string, any>} [props] @param {...any} children @returns {any} */
@@ -76,13 +72,13 @@ export const money = (usd) => (usd == null ? "–" : usd === 0 ? "$0" : usd < 0.
 
 /** How much is done: "3 of 10", "40 of 93 MB". @param {{done: number, total: number, bytes: boolean}} share */
 export function howFar({ done, total, bytes }) {
-  if (!bytes) return `${done} of ${total}`;
+  if (!bytes) return tr("of", { done, total });
   const [size, unit, digits] = total < 1e9 ? [1e6, "MB", 0] : [1e9, "GB", 1];
-  return `${(done / size).toFixed(digits)} of ${(total / size).toFixed(digits)} ${unit}`;
+  return `${tr("of", { done: (done / size).toFixed(digits), total: (total / size).toFixed(digits) })} ${unit}`;
 }
 
-/** "1 event", "2 events". */
-export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+/** "1 event", "2 events". @param {number} n @param {string} what the end of a key */
+export const count = (n, what) => tr(`${n === 1 ? "one" : "many"}.${what}`, { n: n.toLocaleString("en") });
 
 /** Whether a value came without its end. */
 export const isCut = (value) => value !== null && typeof value === "object" && typeof value.$cut === "number";
