@@ -33,6 +33,7 @@ from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.llm.recording import replaying
 from dipeo_nb.notebook import begun_runs, kernel, static_view
 from dipeo_nb.notebook.explanation import RunExplanation
+from dipeo_nb.notebook.interrupts import short
 from dipeo_nb.notebook.prompter import NotebookPrompter
 from dipeo_nb.notebook.run_failure import failure
 from dipeo_nb.notebook.run_orders import RunOrders
@@ -438,6 +439,9 @@ class Run(ShownRun["RunResult"]):
             return RunResult(self)
         if isinstance(error, DipeoError):
             error.run_id, error.run = self.id, self  # type: ignore[attr-defined]
+            vars(error).pop("_render_traceback_", None)  # of an earlier cell
+            if self.shown_here and not kernel.unattended():
+                short(error, f"Run {self.id}: {self._state.status}. Its view says why.")
         # Without the frames of an earlier call of this method.
         raise error.with_traceback(None)
 

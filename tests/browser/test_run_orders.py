@@ -133,3 +133,30 @@ def test_nothing_that_axe_knows_is_wrong(letter: Notebook, page: Page, shots: Pa
             page.screenshot(path=shots / f"orders-{key.replace('?', 'keys')}-{theme}.png")
             assert violations(page, ".dipeo-host") == [], key
     letter.theme("light")
+
+
+def test_a_failure_is_told_once(lab: Lab, page: Page, shots: Path) -> None:
+    """The view says why; the exception beside it is one line. Without a view in the cell it has all of it."""
+    failing = SETUP.replace(
+        'type: person_job, person: Ada, default_prompt: "Check {{default}}"', 'type: code_job, language: python, code: "1 / 0"'
+    )
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(s.strip())
+            for s in (failing, "dp.run(diagram)", "run = dp.start(diagram); run.wait()", "run.result()")
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    name = f"orders{next(_numbers)}.ipynb"
+    nbformat.write(notebook, lab.root / name)
+    opened = lab.open(page, name)
+    for cell in range(4):
+        opened.run_cell(cell)
+    error = opened.cell(1).locator('[data-mime-type="application/vnd.jupyter.stderr"]')
+    expect(opened.cell(1).locator(".dp-notice")).to_contain_text("Check failed.")
+    expect(opened.cell(1).locator(".dp-problem")).to_contain_text("ZeroDivisionError")
+    assert len(error.inner_text().strip().splitlines()) == 1, error.inner_text()
+    assert "Its view says why." in error.inner_text()
+    page.screenshot(path=shots / "failed-once.png")
+    expect(opened.cell(3).locator('[data-mime-type="application/vnd.jupyter.stderr"]')).to_contain_text("ZeroDivisionError")
+    opened.shut_down()
