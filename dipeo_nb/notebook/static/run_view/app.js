@@ -1,10 +1,12 @@
 // A run in the window of an assistant: an MCP App (SEP-1865). The frame around this page, the host, says what the call of the tool gave; the log of
 // the run is in its `_meta`, which no model reads. Until then the page shows the diagram.
 import { shown, unpacked } from "./packed.js";
+import { tr } from "./strings.js";
 import { h, textOf } from "./words.js";
 
 const PROTOCOL = "2026-01-26";
 const HELLO = 1; // the id of the only request of ours
+const METHOD_NOT_FOUND = -32601; // of JSON-RPC
 const LOG = "dipeo-nb/run";
 const place = document.getElementById("run");
 let theme = null, view = null;
@@ -31,7 +33,7 @@ async function finished(result) {
   else place.append(h("p", { class: "dp-result" }, (result?.content ?? []).map((part) => textOf(part.text ?? "")).join("\n")));
 }
 
-const failed = (error) => place.append(h("p", { role: "alert" }, `This run cannot be shown: ${error.message}`));
+const failed = (error) => place.append(h("p", { role: "alert" }, tr("app.unshown", { why: error.message })));
 
 addEventListener("message", ({ source, data }) => {
   if (source !== parent || data?.jsonrpc !== "2.0") return;
@@ -45,9 +47,9 @@ addEventListener("message", ({ source, data }) => {
     }).observe(document.documentElement);
   } else if (method === "ui/notifications/tool-result") finished(params).catch(failed);
   else if (method === "ui/notifications/host-context-changed") dress(params);
-  else if (method === "ui/notifications/tool-cancelled") place.append(h("p", {}, "The call was cancelled."));
+  else if (method === "ui/notifications/tool-cancelled") place.append(h("p", {}, tr("app.cancelled")));
   else if (method && id !== undefined)
-    say(["ping", "ui/resource-teardown"].includes(method) ? { id, result: {} } : { id, error: { code: -32601, message: "Method not found" } });
+    say(["ping", "ui/resource-teardown"].includes(method) ? { id, result: {} } : { id, error: { code: METHOD_NOT_FOUND, message: method } });
 });
 
 show(document.getElementById("data").textContent).catch(failed);
