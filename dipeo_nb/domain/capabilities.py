@@ -147,14 +147,15 @@ def as_pattern(template: str) -> str:
     parts: list[str] = []
     place = 0
     while (begin := template.find("{", place)) >= 0:
-        parts.append(template[place:begin])
+        parts += [template[place:begin]] if begin > place else []
         end = template.find("}", begin)
         if end < 0:  # no tag; the rest may hold none either
             place = begin
             break
         while end + 1 < len(template) and template[end + 1] == "}":
             end += 1
-        parts.append("*")
+        if not parts or not parts[-1].endswith("*"):  # two in a row are one: `**` would be any number of folders
+            parts.append("*")
         place = end + 1
     parts.append(template[place:])
     text = "".join(parts).strip()
@@ -162,14 +163,18 @@ def as_pattern(template: str) -> str:
 
 
 def path_fits(path: str, pattern: str) -> bool:
-    """Whether a path is one that a pattern means; `*` stays within a component, `**` does not."""
+    """Whether a path is one that a pattern means: `*` stays within a component, `**` is any number of folders, or all below at the end."""
     if pattern == ANYWHERE:
         return True
-    have, want = posixpath.normpath(path).split("/"), posixpath.normpath(pattern).split("/")
-    if want[-1] == ANYWHERE:
-        want = want[:-1]
-        have = have[: len(want)] if len(have) > len(want) else []
-    return len(have) == len(want) and all(fnmatchcase(h, w.replace("[", "[[]")) for h, w in zip(have, want, strict=True))
+    parts = posixpath.normpath(pattern).split("/")
+    want = [part for at, part in enumerate(parts) if part != ANYWHERE or parts[at - 1 : at] != [ANYWHERE]]
+    want += ["*"] if want[-1] == ANYWHERE else []
+    reached = {0}
+    for name in posixpath.normpath(path).split("/"):
+        reached |= {at + 1 for at in reached if want[at : at + 1] == [ANYWHERE]}  # which may be no folder at all
+        stay = {at for at in reached if want[at : at + 1] == [ANYWHERE]}
+        reached = stay | {at + 1 for at in reached - stay - {len(want)} if fnmatchcase(name, want[at].replace("[", "[[]"))}
+    return len(want) in reached
 
 
 def _pattern_fits(inner: str, outer: str) -> bool:

@@ -194,6 +194,17 @@ def test_a_guest_talks_to_models_and_writes_into_a_folder_of_its_own(session: Se
     assert [d.read_text() for d in drafts] == ["made"]
 
 
+@pytest.mark.parametrize("pattern", ["m/**/*.ts", "m/**", "**/m/**/*.ts", "m/{{depth}}/*.ts"])
+def test_a_pattern_of_folders_reads_what_was_agreed_to(session: Session, base: Path, pattern: str) -> None:
+    """A diagram of a file reads what it would read without a gate; `*` of a template stays within a folder."""
+    for name in ("a.ts", "b/c.ts", "b/d/e.ts"):
+        write(base, name, f"m/{name}")
+    path = write(base, light(node("db", "Read", operation="read", file=pattern, glob=True)))
+    result = session.run(path, view=False, trust=True, depth="b")
+    (read,) = (e.payload["output"] for e in result.events if e.type == "node_completed" and e.payload["label"] == "Read")
+    assert sorted(read) == (["m/b/c.ts"] if "depth" in pattern else ["m/a.ts", "m/b/c.ts", "m/b/d/e.ts"])
+
+
 def test_a_guest_brings_its_prompts_schemas_and_templates(session: Session, base: Path) -> None:
     """Files beside it that it names are part of what it is."""
     write(base, "Say {{default}}", "prompts/p.txt")
@@ -807,7 +818,9 @@ def test_the_list_shows_what_a_screen_would_not(base: Path) -> None:
         ("{{x}}", "**"),
         ("a{", "a{"),
         ("{{a}}{{b}}", "**"),
-        ("{a}{{b.c}}.py", "**.py"),
+        ("{a}{{b.c}}.py", "*.py"),
+        ("x/{{a}}{{b}}{c}/y", "x/*/y"),
+        ("x/**/{{a}}.ts", "x/**/*.ts"),
     ],
 )
 def test_names_made_while_running_are_patterns(template: str, pattern: str) -> None:
@@ -839,7 +852,10 @@ def test_a_server_is_known_only_when_it_is_written_out(url: str, found: str) -> 
 @pytest.mark.parametrize(
     ("path", "pattern", "fits"),
     [("data/a.csv", "data/*.csv", True), ("data/b/a.csv", "data/*.csv", False), ("data/../x.csv", "data/*.csv", False),
-     ("out/a/b", "out/**", True), ("outer/a", "out/**", False), ("x", "**", True), ("a[1]", "a[1]", True), ("a1", "a[1]", False)],
+     ("out/a/b", "out/**", True), ("outer/a", "out/**", False), ("x", "**", True), ("a[1]", "a[1]", True), ("a1", "a[1]", False),
+     ("m/a.ts", "m/**/*.ts", True), ("m/a/b/c.ts", "m/**/*.ts", True), ("m/a/c.js", "m/**/*.ts", False), ("n/m/a.ts", "m/**/*.ts", False),
+     ("m/../n/a.ts", "m/**/*.ts", False), ("a/x/b/y/c", "a/**/b/**/c", True), ("a/b/c", "a/**/b/**/c", True), ("a/c", "a/**/b/**/c", False),
+     ("out", "out/**", False), ("a/b", "a**", False), ("ab", "a**", True), ("/".join("a" * 900), "/".join(["**", "a"] * 40 + ["b"]), False)],
 )  # fmt: skip
 def test_a_star_stays_within_a_folder(path: str, pattern: str, fits: bool) -> None:
     """As a reader of the list expects."""
