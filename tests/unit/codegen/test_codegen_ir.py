@@ -396,7 +396,7 @@ def accepts(text: str, value: Any) -> bool:
             case "tuple":
                 return isinstance(value, list) and len(value) == len(made.parts) and all(map(fits, made.parts, value))
             case "literal":
-                return value == made.text[1:-1] if made.text[0] == "'" else number and value == int(made.text)
+                return value == (made.text[1:-1] if made.text[0] == "'" else int(made.text))  # Pydantic takes True for 1
             case _:
                 if made.text == "Record":
                     return isinstance(value, dict) and all(fits(made.parts[1], v) for v in value.values())
