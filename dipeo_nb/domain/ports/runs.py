@@ -99,7 +99,10 @@ class RunStore(Protocol):
         ...
 
     async def holding(self, text: str) -> set[str]:
-        """Return the ids of runs whose inputs, outputs, answers or notes have this text, in any case. Default: none are found."""
+        """Return the ids of runs whose inputs, outputs, answers or notes have this text, in any case of a to z. Default: none are found.
+
+        A text in a value of more than 64 KB may be missed where the store keeps that in pieces.
+        """
         return set()
 
     @abstractmethod

@@ -16,12 +16,12 @@ from dipeo_nb.common import injection
 from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
+from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.postgres_schema import EVENTS, RELATED, RUNS
+from dipeo_nb.execution.state.postgres_schema import EVENTS, HOLDING, RELATED, RUNS
 from dipeo_nb.execution.state.postgres_server import PostgresServer
-from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of
+from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of, like
 from dipeo_nb.execution.state.rules import (
     answered,
     check_claim,
@@ -219,6 +219,10 @@ class PostgresRunStore(RunStore):
             where += " AND stored IN ('running', 'interrupted')"
         query = f"{RUNS} {where} ORDER BY started_at DESC, run_id LIMIT %s"
         return [RunSummary(*row) for row in await self._server.read(query, (*values, limit))]
+
+    async def holding(self, text: str) -> set[str]:
+        pattern = like(text)
+        return {row[0] for row in await self._server.read(HOLDING, (list(map(str, SEARCHED)), pattern, pattern))}
 
     async def run(self, run_id: str) -> RunSummary | None:
         rows = await self._server.read(f"{RUNS} WHERE run_id = %s", (run_id,))

@@ -98,6 +98,14 @@ WITH held AS (
 SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id FROM rows
 """
 """Summaries of runs. `stored` is the status without a look at who lives, by which runs are found quickly."""
+HOLDING = """
+SELECT DISTINCT run_id FROM dipeo_events WHERE type = ANY(%s) AND (
+    payload ILIKE %s OR EXISTS (
+        SELECT 1 FROM dipeo_blobs WHERE dipeo_blobs.run_id = dipeo_events.run_id AND hash = ANY(blobs) AND value ILIKE %s
+    )
+)
+"""
+"""Runs with a text in what people look for, big values included. LIKE's escape is a backslash."""
 RELATED = """
 WITH RECURSIVE below AS (
     SELECT unnest(%s::text[]) AS run_id

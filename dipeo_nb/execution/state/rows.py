@@ -7,6 +7,7 @@ text again when it is read. A piece that is alone in its append has a row like a
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -195,3 +196,12 @@ def chosen(mark: str, *, parent: str | None, nested: bool, **columns: str | None
     if parent is None and not nested:
         conditions.append("parent_run_id IS NULL")
     return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), list(named.values())
+
+
+_LITERAL = str.maketrans({c: f"\\{c}" for c in "\\%_"})
+
+
+def like(text: str) -> str:
+    """The pattern of LIKE, whose escape is a backslash, for payloads with a text: as it stands in their JSON."""
+    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")  # no payload has half a pair of surrogates
+    return f"%{json.dumps(whole, ensure_ascii=False)[1:-1].translate(_LITERAL)}%"

@@ -26,12 +26,12 @@ from typing import Any, Literal, NamedTuple
 from dipeo_nb.common import injection
 from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
-from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
+from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.group_commit import GroupCommit
 from dipeo_nb.execution.state.machine import HOST, holder, process_start
-from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, compressed, events_of
+from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, compressed, events_of, like
 from dipeo_nb.execution.state.rules import (
     answered,
     check_claim,
@@ -43,7 +43,7 @@ from dipeo_nb.execution.state.rules import (
 )
 from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
 from dipeo_nb.execution.state.sqlite_file import RunFile
-from dipeo_nb.execution.state.sqlite_schema import SCHEMA_VERSION
+from dipeo_nb.execution.state.sqlite_schema import HOLDING, SCHEMA_VERSION
 
 __all__ = ["SCHEMA_VERSION", "SqliteRunStore"]
 
@@ -219,10 +219,9 @@ class SqliteRunStore(RunStore):
         return list(islice(summaries, max(limit, 0)))
 
     async def holding(self, text: str) -> set[str]:
-        plain = json.dumps(text, ensure_ascii=False)[1:-1]
-        pattern = "".join(f"\\{c}" if c in "\\%_" else c for c in plain)
-        query = f"SELECT DISTINCT run_id FROM events WHERE type IN ({', '.join('?' * len(SEARCHED))}) AND payload LIKE ? ESCAPE '\\'"
-        return {row[0] for row in await asyncio.to_thread(self._file.read, query, (*SEARCHED, f"%{pattern}%"))}
+        pattern = like(text)
+        rows = await asyncio.to_thread(self._file.read, HOLDING, (pattern, pattern))
+        return {row[0] for row in rows}
 
     async def run(self, run_id: str) -> RunSummary | None:
         rows = self._file.read(f"{_SELECT_RUNS} WHERE run_id = ?", (run_id,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from dipeo_nb.domain.events import SEARCHED
 from dipeo_nb.errors import StorageError
 
 SCHEMA_VERSION = 5
@@ -98,6 +99,15 @@ _MIGRATIONS = {
     4: f"DROP INDEX IF EXISTS runs_by_start; DROP INDEX IF EXISTS runs_by_parent; {_LISTING}; {_SNAPSHOTS}",
 }
 """Version → what makes the next one of it."""
+HOLDING = f"""
+SELECT DISTINCT run_id FROM events WHERE type IN ({", ".join(f"'{kind}'" for kind in SEARCHED)}) AND (
+    payload LIKE ? ESCAPE '\\' OR EXISTS (
+        SELECT 1 FROM event_blobs JOIN blobs USING (run_id, hash)
+        WHERE event_blobs.run_id = events.run_id AND seq = events.seq AND value LIKE ? ESCAPE '\\'
+    )
+)
+"""
+"""Runs with a text in what people look for, big values included."""
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:

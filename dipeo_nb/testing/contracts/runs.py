@@ -323,6 +323,31 @@ class RunStoreContract(Contract):
         same(sorted(r.run_id for r in await store.runs(nested=True)), ["f", "q"], "the runs that are left")
 
     @promise
+    async def test_runs_that_have_a_text(self, store: RunStore) -> None:
+        """`holding` looks through inputs, outputs, answers and notes, also big ones, for the text as it is; in any case of a to z.
+        A store may leave that out."""
+        if type(store).holding is RunStore.holding:
+            return
+        texts = {
+            "input": (T.EXECUTION_STARTED, "Amber 100%"),
+            "output": (T.NODE_COMPLETED, 'a_b "c" \\d\n\u00e9'),
+            "answer": (T.INTERACTIVE_RESPONSE, "aXb 1000"),
+            "note": (T.RUN_NOTE, "\U0001f600 amber"),
+            "big": (T.NODE_COMPLETED, "0" * 90_000 + " Needle " + "1" * 90_000),
+            "other": (T.NODE_OUTPUT, "amber a_b needle"),
+        }
+        for run, (kind, text) in texts.items():
+            if kind is T.EXECUTION_STARTED:
+                await store.append([started(run, inputs={"text": text}), ended(2, run)])
+            else:
+                await store.append([started(run), event(2, kind, run, text=text), ended(3, run)])
+        for text, runs in {
+            "amber": ["input", "note"], "100%": ["input"], "100": ["answer", "input"], "a_b": ["output"], "a%b": [], '"c" \\d\n': ["output"],
+            "\u00e9": ["output"], "\U0001f600 AM": ["note"], "needle": ["big"], "nowhere": [], "\ud83d": [], "\0": [],
+        }.items():  # fmt: skip
+            same(sorted(await store.holding(text)), runs, f"the runs with {text!a}")
+
+    @promise
     async def test_living_runs_stay(self, store: RunStore) -> None:
         """A running run is not deleted, nor one that is a part of it, nor one that it is a part of, nor what is asked for with
         them; one that was claimed is running. A caller that knows that those of this process have stopped can delete them."""
