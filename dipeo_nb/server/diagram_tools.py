@@ -201,9 +201,18 @@ class DiagramTools:
         if row.status == Status.INTERRUPTED:
             await self._resume(run_id)
 
+    async def wake(self, run_id: str) -> None:
+        """Resume a run whose process is gone, so that its question waits again. Raises as `answer`."""
+        if (await self.runtime.summary(run_id)).status == Status.INTERRUPTED:
+            await self._resume(run_id)
+
     async def _resume(self, run_id: str) -> None:
+        recorded = (await self.runtime.summary(run_id)).events
         recovery = await self.runtime.recover(run_id, allow=self._allow)
         self.runs.begin(self.runtime.resumption(recovery, interaction=Unanswered()))
+        # A caller that follows the run from here on must not take the end of the former process for its own.
+        async with aclosing(self.runtime.router.events(run_id, after=recorded)) as events:
+            await anext(events, None)
 
     def stop(self, run_id: str, reason: str) -> None:
         """Stop a run that is executing here."""

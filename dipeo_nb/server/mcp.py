@@ -93,10 +93,12 @@ class DiagramServer:
                 run_id = await self.tools.start(params.name, params.arguments or {})
                 return await self._followed(context, params.name, run_id, given)
             place = self.tools.opened(params.name, params.request_state)
-            after = None  # asked again when its answer is missing
             if (response := given.pop(str(place["label"]), None)) is not None:
                 await self.tools.answer(place, mcp_questions.answer(response))
                 after = str(place["question"])
+            else:  # it is asked again
+                await self.tools.wake(str(place["run"]))
+                after = None
             return await self._followed(context, params.name, str(place["run"]), given, int(place["seq"]), after)
         except DipeoError as error:
             if error.facts.get("cause") in ("no_tool", "no_place"):

@@ -146,8 +146,10 @@ def test_hostile_calls(base: Path):
     asyncio.run(asyncio.wait_for(use(), WAIT_S))
 
 
-def test_an_answer_survives_a_killed_server(base: Path):
-    """kill -9 while an answer is awaited; another process gets it, and the run ends: what had finished is not done again."""
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_answer_survives_a_killed_server(base: Path, twice: bool):
+    """kill -9 while an answer is awaited; another process gets it, and the run ends: what had finished is not done again.
+    In between a process may have asked again, since the answer was missing, and have been ended by its client."""
 
     callback, _ = answering()
 
@@ -159,6 +161,10 @@ def test_an_answer_survives_a_killed_server(base: Path):
             process.wait(10)
             return first
 
+    async def asked_again(first: Any) -> Any:
+        async with Client(program(base), elicitation_callback=callback) as client:
+            return await client.session.call_tool("ask", {}, request_state=first.request_state, allow_input_required=True)
+
     async def answer(first: Any, tool: str = "ask") -> Any:
         (key,) = first.input_requests
         async with Client(program(base), elicitation_callback=callback) as client:
@@ -169,10 +175,12 @@ def test_an_answer_survives_a_killed_server(base: Path):
 
     async def all_of_it() -> None:
         first = await asyncio.wait_for(asked(), WAIT_S)
-        result = await asyncio.wait_for(answer(first), WAIT_S)
+        second = await asyncio.wait_for(asked_again(first), WAIT_S) if twice else first
+        assert second.input_requests["Sure"].params == first.input_requests["Sure"].params
+        result = await asyncio.wait_for(answer(second), WAIT_S)
         assert result.structured_content["status"] == "completed"
         assert result.content[0].text == "yes"
-        again = await asyncio.wait_for(answer(first), WAIT_S)  # the answer of a client that did not hear ours
+        again = await asyncio.wait_for(answer(second), WAIT_S)  # the answer of a client that did not hear ours
         assert again.structured_content["run_id"] == result.structured_content["run_id"]
         with dp.Session(base) as session:
             run = session.open_run(result.structured_content["run_id"])
