@@ -19,12 +19,12 @@ from typing import Any
 
 from dipeo_nb.common.loop import blocking_result, submit
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.common.values import json_text, parse_json
+from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.enums import EventType, NodeType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, MissingDependencyError
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.server.diagram_tools import Asked, DiagramTool, DiagramTools, described, text_of
+from dipeo_nb.server.diagram_tools import Asked, DiagramTool, DiagramTools, described, inputs_of, place_of, text_of
 
 try:
     import acp
@@ -87,11 +87,11 @@ class DiagramAgent:
             if session.asked is not None and session.run_id is not None:
                 asked, since = session.asked, session.asked.seq
                 session.asked = None
-                await self.tools.answer(_place(asked), _text(prompt))
+                await self.tools.answer(place_of(asked), _text(prompt))
                 after = asked.request_id
             else:
                 tool = self._tool()
-                session.run_id, after = await self.tools.start(tool.name, _inputs(tool, _text(prompt))), None
+                session.run_id, after = await self.tools.start(tool.name, inputs_of(tool, _text(prompt))), None
             return await self._followed(session_id, session, since, after)
         except DipeoError as error:
             await self._say(session_id, redactor.text(described(error)))
@@ -126,7 +126,7 @@ class DiagramAgent:
                 await self._say(session_id, redactor.text(found.prompt))
                 return schema.PromptResponse(stop_reason="end_turn")
             else:
-                await self.tools.answer(_place(found), answer)
+                await self.tools.answer(place_of(found), answer)
 
     async def _permission(self, session_id: str, asked: Asked) -> str | None:
         """The user's answer; None: the question was dismissed."""
@@ -214,29 +214,10 @@ def _given(event: Event) -> str:
     return redactor.text(text)[:SHOWN]
 
 
-def _place(asked: Asked) -> dict[str, Any]:
-    return {"run": asked.run_id, "question": asked.request_id, "default": asked.default}
-
-
 def _text(prompt: list[Any]) -> str:
     """The words of a prompt, and the texts that come with it."""
     parts = [getattr(block, "text", None) or getattr(getattr(block, "resource", None), "text", None) for block in prompt]
     return "\n".join(part for part in parts if part)
-
-
-def _inputs(tool: DiagramTool, text: str) -> dict[str, Any]:
-    """The inputs of a run that a prompt means."""
-    try:
-        value = parse_json(text)
-    except ValueError:
-        value = None
-    if isinstance(value, dict):
-        return value
-    properties = tool.schema["properties"]
-    name = next((name for name, about in properties.items() if "default" not in about), next(iter(properties), None))
-    if name is None or not text.strip():
-        return {}
-    return {name: text}
 
 
 def serve(agent: DiagramAgent) -> None:

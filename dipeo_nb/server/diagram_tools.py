@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dipeo_nb.common.text import did_you_mean
-from dipeo_nb.common.values import json_text
+from dipeo_nb.common.values import json_text, parse_json
 from dipeo_nb.diagram.detect import available
 from dipeo_nb.diagram.document import Diagram, load, load_named
 from dipeo_nb.diagram.drawing import draw
@@ -311,6 +311,23 @@ def in_words(outputs: Mapping[str, Any]) -> str:
     """Outputs as text: the only one as it is, several as JSON."""
     value = next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
     return value if isinstance(value, str) else json_text(value)
+
+
+def place_of(asked: Asked) -> dict[str, Any]:
+    return {"run": asked.run_id, "question": asked.request_id, "default": asked.default}
+
+
+def inputs_of(tool: DiagramTool, text: str) -> dict[str, Any]:
+    """The inputs that a message means: a JSON object is the inputs, any other text the value of the first one without a default."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return value
+    properties = tool.schema["properties"]
+    name = next((name for name, about in properties.items() if "default" not in about), next(iter(properties), None))
+    return {} if name is None or not text.strip() else {name: text}
 
 
 def _tool(name: str, document: Diagram, plan: Plan) -> DiagramTool:
