@@ -73,6 +73,26 @@ BAD: list[tuple[str, str, int | None, str]] = [
     ("body: {t", "before: f\n    body: {t", 15, "needs a hooks module"),
     ("body: {t", "result: x\n    body: {t", 15, "begins with `/`"),
     ("body: {t", "errors: [{when: {pointer: /ok}}]\n    body: {t", 15, "needs `equals` or `present`"),
+    ("body: {t", "errors: [{when: {present: true}}]\n    body: {t", 15, "needs `status` or `pointer`"),
+    ("body: {t", "resource: tt\n    body: {t", 11, "not a parameter"),
+    ("body: {t", "one_of: [[t, u]]\n    body: {t", 11, "not a parameter"),
+    ("body: {t", "any_of: [[u]]\n    body: {t", 11, "not a parameter"),
+    ("body: {t", "find: {operation: list, pointer: /x, parameters: {ids: x}}\n    body: {t", 15, "Did you mean 'id'?"),
+    ("body: {t", "find: {operation: list, pointer: /x, contains: '{{ tt }}'}\n    body: {t", 15, "Did you mean 't'?"),
+    ("body: {t", "effect: idempotent\n    find: {operation: list, pointer: /x}\n    body: {t", 11, "whose effect is once"),
+    ("body: {t", "paging: {kind: cursor, parameter: c, cursor: /c, place: form}\n    body: {t", 15, "needs a `form`"),
+    (
+        'body: {t: "{{ t }}"}',
+        "paging: {kind: cursor, parameter: c, cursor: /c, place: body}\n    body: [1]",
+        15,
+        "that is a mapping",
+    ),
+    ("body: {t", "transform: {x: '{{ itm }}'}\n    body: {t", 15, "Did you mean 'item'?"),
+    ("auth:", "hosts: [files.demo.example]\nauth:", 3, "is not a server"),
+    ("auth:", "headers: {Cookie: x}\nauth:", 3, "cannot set the header"),
+    ("auth:", "headers: {X-A: '{{ q }}'}\nauth:", 3, "is not a parameter"),
+    ("auth:", "timeout: 0\nauth:", 3, "greater than or equal"),
+    ("auth:", "retry: {max: 99}\nauth:", 3, "less than or equal"),
     ("operations:", "operations: {}\nx:", 4, "at least one operation"),
     (GOOD, "[1, 2]", None, "is a mapping"),
     (GOOD, "a: b: c", 1, "not valid YAML"),
@@ -95,7 +115,7 @@ def test_each_mistake_has_its_line_and_a_hint(what: str, by: str, line: int | No
 
 
 def test_all_mistakes_are_tried():
-    assert len(BAD) == 44
+    assert len(BAD) == 59
 
 
 def test_json_is_read_as_well():
