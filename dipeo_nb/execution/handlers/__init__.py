@@ -105,7 +105,7 @@ def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
 
 def needs_of_user(node: PlanNode) -> bool:
     """Whether `ready` has anything to check."""
-    return runnable(node.type) and _lookup(node.type).ready is not None
+    return _lookup(node.type).ready is not None
 
 
 async def ready(node: PlanNode, services: Services) -> None:
