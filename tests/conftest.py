@@ -140,7 +140,7 @@ SERVERS = {"child", "chrome", "mortal_postgres", "mortal_redis", "postgres_serve
 STARTERS = {
     "subprocess", "pexpect", "nbclient", "ProcessCodeRunner", "run_module", "ScriptedServer", "spawn_agent_process", "uvicorn", "Session", "main",
 }  # fmt: skip
-"""What modules import whose tests start processes: servers, kernels, commands, the workers of code jobs."""
+"""What modules import whose tests start processes or talk to servers: kernels, commands, Node, agents, the workers of code jobs."""
 WIRES = ("tests/contracts/", "tests/unit/llm/providers/", "tests/unit/storage/test_cloud_storage")
 """Where tests talk to servers."""
 
