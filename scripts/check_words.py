@@ -30,10 +30,10 @@ PHRASES = {
 def found(folder: Path) -> Iterator[tuple[Path, int, str, str]]:
     """(file, line, phrase, what to write instead) of every phrase in a folder's modules."""
     for file in sorted(folder.rglob("*.py")):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            for pattern, instead in PHRASES.items():
-                for match in re.finditer(pattern, line):
-                    yield file, number, match[0].strip(), instead
+        text = file.read_text(encoding="utf-8")
+        hits = [(match, instead) for pattern, instead in PHRASES.items() for match in re.finditer(pattern, text)]
+        for match, instead in sorted(hits, key=lambda hit: hit[0].start()):
+            yield file, text.count("\n", 0, match.start()) + 1, match[0].strip(), instead
 
 
 def main() -> int:
