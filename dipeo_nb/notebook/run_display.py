@@ -42,7 +42,7 @@ class OrderedRun(Protocol):
 
     @property
     def id(self) -> str: ...
-    async def show_below(self, upper: RunDisplay) -> str: ...
+    async def _show_below(self, upper: RunDisplay) -> str: ...
 
 
 class Orders(Protocol):
@@ -195,7 +195,7 @@ class RunDisplay:
         match order:
             case {"what": "fork" | "alone" | "again" as kind, **given}:
                 run = await asyncio.to_thread(orders.another, {**given, "kind": kind})
-                return {"shows": await run.show_below(self), "run_id": run.id}
+                return {"shows": await run._show_below(self), "run_id": run.id}
             case {"what": "note", "first": int(first), "last": int(last), "text": str(text)}:
                 await runtime.note(self._state.run_id, first, last, text)
                 if self._feed is not None and (part := await self._feed.later()):

@@ -60,7 +60,7 @@ class ShownRun(AwaitedRun[R]):
         if shown is not None and shown not in self._displays:
             self._displays.append(shown)
 
-    async def show_below(self, upper: RunDisplay) -> str:
+    async def _show_below(self, upper: RunDisplay) -> str:
         """Display it below another run, from whose view it was ordered. On the loop thread."""
         self.attended = True  # its view will show the end
         return await self._display().show_below(upper)
