@@ -15,7 +15,7 @@ from dipeo_nb.execution import run_file
 from dipeo_nb.execution.run_state import RunState
 from tests.support.golden_logs import logs
 from tests.support.run_view import golden, statuses
-from tests.support.served import Served
+from tests.support.served import HELLO, Served
 
 pytestmark = pytest.mark.browser
 ASKS = """
@@ -125,5 +125,45 @@ def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
         assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
         page.goto(f"http://127.0.0.1:{served.port}/runs/exec_none/page?token={served.token}")
         expect(page.get_by_role("alert")).to_contain_text("There is no run 'exec_none'.")
+    finally:
+        served.close()
+
+
+def test_the_page_of_a_server_makes_other_runs(page: Page, tmp_path: Path, shots: Path) -> None:
+    """Its policy lets all of it happen: an edited prompt leads to the page of the new run, whose difference is shown in place."""
+    (tmp_path / "hello.light.yaml").write_text(HELLO)
+    served = Served(tmp_path, "--port", "0")
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    try:
+        run_id = served.start(diagram="hello", inputs={"name": "Ada"})
+        list(served.events(run_id))
+        page.goto(f"http://127.0.0.1:{served.port}/runs/{run_id}/page?token={served.token}")
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        page.locator(".dp-node").filter(has_text="Say").focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("n")
+        page.keyboard.type("Too polite.")
+        page.get_by_role("button", name="Keep it").click()
+        expect(page.locator(".dp-flag")).to_have_attribute("title", "Too polite.")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.locator(".dp-body").focus()
+        page.keyboard.press("f")
+        page.keyboard.press("Control+a")
+        page.keyboard.type("Away, {{name}}.")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_url(lambda url: run_id not in url)
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        expect(page.locator(".dp-body")).to_contain_text("Away, Ada.")
+        page.locator(".dp-body").focus()
+        page.keyboard.press("v")
+        page.get_by_role("dialog").get_by_role("button").filter(has_text="Too polite.").click()
+        expect(page.locator(".dp-comparison ins").first).to_contain_text("Away")
+        page.screenshot(path=shots / "run-served-compared.png")
+        page.keyboard.press("Escape")
+        page.locator(".dp-body").focus()
+        page.keyboard.press("y")
+        expect(page.get_by_role("dialog")).to_contain_text("dp.chat(")
+        assert complaints == []
     finally:
         served.close()
