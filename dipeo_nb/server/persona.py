@@ -17,7 +17,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.chat_runs import ChatRuns
 
 try:
-    from jupyter_ai_persona_manager import BasePersona, PersonaDefaults
+    from jupyter_ai_persona_manager import BasePersona, PersonaDefaults  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise MissingDependencyError.for_extra("jupyter-ai-persona-manager", extra="jupyter-ai") from error
 

@@ -15,9 +15,7 @@ import pytest
 from dipeo_nb import config
 from tests.support.waiting import until
 
-persona_manager = pytest.importorskip(
-    "jupyter_ai_persona_manager", reason="not here: jupyter-ai-persona-manager is not installed"
-)
+persona_manager = pytest.importorskip("jupyter_ai_persona_manager", reason="not here: the extra jupyter-ai")
 from jupyterlab_chat.models import Message  # noqa: E402
 from jupyterlab_chat.websocket_model import WsChatModel  # noqa: E402
 from traitlets.config import Config  # noqa: E402
