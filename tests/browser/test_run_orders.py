@@ -71,7 +71,7 @@ def test_a_prompt_is_edited_and_only_what_depends_on_it_runs_again(letter: Noteb
     page.keyboard.press("Control+Enter")
     below = views(letter).nth(1)
     expect(below.locator(".dp-pill")).to_have_text("done")
-    expect(below.locator(".dp-body")).to_contain_text("Praise [Ada] About tea.")
+    expect(below.locator(".dp-body")).to_have_text("[Ada] Praise [Ada] About tea.")
     expect(below.locator(".dp-body")).to_be_focused()
     below.locator(".dp-node").filter(has_text="Write").click()
     expect(below.locator(".dp-foot")).to_contain_text("taken over")

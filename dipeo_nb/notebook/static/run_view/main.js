@@ -96,7 +96,8 @@ export function createRunView(root, { head, host, outer }) {
       if (id !== null && (!view.can("fork") || view.kind(state(), id) !== "person_job" || !turnAt())) return;
       view.editing = id;
       if (id !== null) { chosen = true; parts.panel.show("prompt"); }
-      schedule();
+      cancelAnimationFrame(frame);
+      draw(); // at once: what is typed next is for the field
     },
     async open(id) {
       const child = await view.tried(() => view.ask("child", { run: id }));
