@@ -77,8 +77,6 @@ class UnsupportedValueError(ValueError):
 def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether a value is plain as it stands. Runs over everything that nodes give, so it is written for speed."""
     kind = type(value)
-    if kind is str and value.isascii():
-        return True
     if kind is dict and len(value) < 9 and levels:
         for key, item in value.items():
             kind = type(item)

@@ -16,9 +16,10 @@ from dipeo_nb.diagram.detect import available
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, UserError
+from dipeo_nb.execution.record import progress_line
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.runtime import Runtime
-from dipeo_nb.server.diagram_tools import Asked, DiagramTools, described, inputs_of, place_of, progress_line, text_of
+from dipeo_nb.server.diagram_tools import Asked, DiagramTools, described, inputs_of, place_of, text_of
 
 STOP = "/stop"
 """The message that ends a run which waits for an answer."""
