@@ -178,7 +178,7 @@ def progress(run: int, text: str, data: Mapping[str, Any]) -> ProgressOutput:
 
 def count(run: int, done: int, total: int) -> ProgressOutput:
     """How many items of a batch are done."""
-    return progress(run, f"{done} of {total}", {"done": done, "of": total})
+    return progress(run, f"{done} of {total}", {"done": done, "total": total})
 
 
 # Read back.
