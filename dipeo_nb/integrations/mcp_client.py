@@ -123,7 +123,7 @@ class McpClients:
                 f"{provider} has no tool '{tool:.80}'.",
                 hint=did_you_mean(tool, connection.tools, f"It has: {', '.join(connection.tools)}."),
             )
-        check_arguments(f"{provider}.{tool}", found, arguments)
+        sent = check_arguments(f"{provider}.{tool}", found, arguments)
 
         async def report(done: float, total: float | None, message: str | None) -> None:
             if progress is not None:
@@ -141,7 +141,7 @@ class McpClients:
         connection.asks.append(asked)
         try:
             async with patience:
-                result = await connection.client.call_tool(tool, dict(arguments), progress_callback=report)
+                result = await connection.client.call_tool(tool, sent, progress_callback=report)
         except TimeoutError:
             raise _lost(f"{provider}.{tool} did not answer within {timeout or 0:g} s", found) from None
         except (IntegrationError, ValidationError):
@@ -245,8 +245,8 @@ class McpClients:
         return _lost(f"The server of {provider} is gone ({said or type(error).__name__})", found)
 
 
-def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> None:
-    """See to it that arguments fit the schema of a tool.
+def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """See to it that arguments fit the schema of a tool; returns those to send: None is left out where it means "not given".
 
     Raises:
         ValidationError: they do not.
@@ -255,8 +255,9 @@ def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> N
     json_schema.load()
     from jsonschema import SchemaError
 
+    sent = {key: value for key, value in arguments.items() if value is not None or not _optional(tool.schema, key)}
     try:
-        problems = list(validator(dict(tool.schema)).iter_errors(dict(arguments)))
+        problems = list(validator(dict(tool.schema)).iter_errors(sent))
     except SchemaError as error:
         raise ManifestError(
             f"{name} has a schema that is none: {error.message[:200]}.", hint="Report it to the author of the server."
@@ -271,6 +272,14 @@ def check_arguments(name: str, tool: McpTool, arguments: Mapping[str, Any]) -> N
             f"{name}: the arguments{where} do not fit: {problem.message[:300].rstrip('.')}.",
             hint=f"It takes: {', '.join(tool.schema.get('properties', {})) or 'nothing'}.",
         )
+    return sent
+
+
+def _optional(schema: Mapping[str, Any], name: str) -> bool:
+    """Whether a parameter may be left out, and has a type of which None is none."""
+    field = schema.get("properties", {}).get(name)
+    kinds = field.get("type") if isinstance(field, Mapping) else None
+    return name not in schema.get("required", ()) and isinstance(kinds, str) and kinds != "null"
 
 
 async def _authorization(

@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.support.npm import command, environment
 
+ROOT = Path(__file__).parents[2]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 SILENCE = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAAAAA=="
 
@@ -155,9 +156,10 @@ def _copy(read: Callable[[int], bytes], target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def suite(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A run of the suite with its results in a folder."""
+def suite(*arguments: str, folder: Path, timeout_s: int = 30) -> subprocess.CompletedProcess[str]:
+    """A run of the suite with its results in a folder; each scenario has as many seconds."""
+    line = command("@modelcontextprotocol/conformance", *arguments)
     return subprocess.run(
-        [*command("@modelcontextprotocol/conformance", *arguments), "--output-dir", str(folder)],
-        capture_output=True, text=True, env=environment(), cwd=folder, timeout=600,
+        [*line, "--output-dir", str(folder), "--timeout", str(timeout_s * 1000)],
+        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=600,
     )  # fmt: skip

@@ -187,6 +187,20 @@ def test_a_schema_that_lies(schema: dict[str, Any]):
         check_arguments("s.t", McpTool("t", "", schema), {"a": 1})
 
 
+def test_none_means_not_given():
+    """Unless the parameter is required, or takes null."""
+    fields = {"a": {"type": "string"}, "b": {"type": ["string", "null"]}, "c": {}, "d": True, "e": {"type": "integer"}}
+    tool = McpTool("t", "", {"type": "object", "properties": fields, "required": ["e"]})
+    assert check_arguments("s.t", tool, {"a": None, "b": None, "c": None, "d": None, "e": 1}) == {
+        "b": None,
+        "c": None,
+        "d": None,
+        "e": 1,
+    }
+    with pytest.raises(ValidationError, match="do not fit"):
+        check_arguments("s.t", tool, {"e": None})
+
+
 # Tools of a person.
 
 
