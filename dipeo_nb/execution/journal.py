@@ -90,7 +90,6 @@ class Journal:
         self.state = state
         """What is stored so far, as a fold."""
         self.timeline = timeline
-        self._now = timeline.now
         self.seq = seq
         """Number of the last event."""
         self.failure: Exception | None = None
@@ -142,7 +141,7 @@ class Journal:
         if self._ended:
             return
         self.seq = seq = self.seq + 1
-        self.pending.append(_new(Event, (seq, kind, self._run_id, self._now(), node_id, payload)))
+        self.pending.append(_new(Event, (seq, kind, self._run_id, self.timeline.now(), node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
         """Note the final event of the run."""

@@ -12,14 +12,14 @@ import pytest
 from tests.support.source_tree import FILES, PACKAGE, imports, nodes
 
 MOST_LINES = 500
-"""Of a module."""
+"""Of a module; two are files of the process of code jobs, which has nothing else of the package."""
 LONG: dict[str, int] = {
     "common/values.py": 551, "execution/code_worker.py": 1101,
 }  # fmt: skip
 MOST_FIELDS = 25
-"""Of a class: attributes that are declared in it, or stored on `self`."""
+"""Of a class: attributes that are declared in it, or stored on `self`; two are models of what users write into files."""
 LARGE: dict[str, int] = {
-    "config/settings.py:Settings": 48, "execution/journal.py:Journal": 26, "integrations/manifest.py:Operation": 32,
+    "config/settings.py:Settings": 48, "integrations/manifest.py:Operation": 32,
 }  # fmt: skip
 LATE: dict[str, int] = {
     "__init__.py": 3, "cli/__init__.py": 1, "codegen/services.py": 2, "integrations/http.py": 1,

@@ -163,7 +163,7 @@ def test_a_time_that_is_none(tmp_path: Path, asked: str, name: str):
         ("channel_not_found", ProviderNotFoundError, "Give the id of the channel"),
         ("not_in_channel", ProviderRejectedError, "/invite"),
         ("msg_too_long", ProviderRejectedError, "40,000"),
-        ("ratelimited", ProviderRateLimitError, "ask less often"),
+        pytest.param("ratelimited", ProviderRateLimitError, "ask less often", marks=pytest.mark.slow),  # waits and tries again
         ("fatal_error", ProviderUnavailableError, "later"),
         ("something_new", ProviderRejectedError, "something_new"),
     ],

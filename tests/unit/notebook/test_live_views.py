@@ -223,6 +223,7 @@ def test_what_a_page_may_ask(story: Story):
     assert asyncio.run(feed.asked({"type": "face"})) == {"type": "face", "data": {"text/plain": "the end"}, "metadata": {}}
 
 
+@pytest.mark.slow
 def test_many_views_share_one_budget(views: view.Views):
     """Ten runs that say more than the budget allows: ten messages and 300 KB in any second, nothing lost, nobody starved."""
     stories = [Story() for _ in range(10)]
