@@ -164,13 +164,13 @@ def as_pattern(template: str) -> str:
 
 def path_fits(path: str, pattern: str) -> bool:
     """Whether a path is one that a pattern means: `*` stays within a component, `**` is any number of folders, or all below at the end."""
-    if pattern == ANYWHERE:
-        return True
-    parts = posixpath.normpath(pattern).split("/")
+    have, parts = posixpath.normpath(path).split("/"), posixpath.normpath(pattern).split("/")
+    if pattern == ANYWHERE or any(have.count(up) != parts.count(up) for up in ("", "..")):  # no star means these
+        return pattern == ANYWHERE
     want = [part for at, part in enumerate(parts) if part != ANYWHERE or parts[at - 1 : at] != [ANYWHERE]]
     want += ["*"] if want[-1] == ANYWHERE else []
     reached = {0}
-    for name in posixpath.normpath(path).split("/"):
+    for name in have:
         reached |= {at + 1 for at in reached if want[at : at + 1] == [ANYWHERE]}  # which may be no folder at all
         stay = {at for at in reached if want[at : at + 1] == [ANYWHERE]}
         reached = stay | {at + 1 for at in reached - stay - {len(want)} if fnmatchcase(name, want[at].replace("[", "[[]"))}

@@ -855,7 +855,9 @@ def test_a_server_is_known_only_when_it_is_written_out(url: str, found: str) -> 
      ("out/a/b", "out/**", True), ("outer/a", "out/**", False), ("x", "**", True), ("a[1]", "a[1]", True), ("a1", "a[1]", False),
      ("m/a.ts", "m/**/*.ts", True), ("m/a/b/c.ts", "m/**/*.ts", True), ("m/a/c.js", "m/**/*.ts", False), ("n/m/a.ts", "m/**/*.ts", False),
      ("m/../n/a.ts", "m/**/*.ts", False), ("a/x/b/y/c", "a/**/b/**/c", True), ("a/b/c", "a/**/b/**/c", True), ("a/c", "a/**/b/**/c", False),
-     ("out", "out/**", False), ("a/b", "a**", False), ("ab", "a**", True), ("/".join("a" * 900), "/".join(["**", "a"] * 40 + ["b"]), False)],
+     ("out", "out/**", False), ("a/b", "a**", False), ("ab", "a**", True),
+     ("../x", "**/x", False), ("../x", "*/x", False), ("../../x", "../**", False), ("../a/x", "../**", True),
+     ("/etc/x", "**/x", False), ("/x", "*/x", False), ("/etc/x", "/**/x", True), ("/".join("a" * 900), "/".join(["**", "a"] * 40 + ["b"]), False)],
 )  # fmt: skip
 def test_a_star_stays_within_a_folder(path: str, pattern: str, fits: bool) -> None:
     """As a reader of the list expects."""
