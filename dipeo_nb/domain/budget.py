@@ -48,6 +48,10 @@ class Budget:
                     f"The limit {name}={limit!r:.80} is not a number >= 0.", hint=f"Use e.g. Budget({name}=1)."
                 )
 
+    def renewed(self) -> Budget:
+        """Another budget with these limits, of which nothing is used."""
+        return Budget(tokens=self.tokens, usd=self.usd, calls=self.calls, seconds=self.seconds)
+
     @property
     def used_seconds(self) -> float:
         return 0.0 if self._started is None else time.monotonic() - self._started

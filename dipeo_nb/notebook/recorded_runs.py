@@ -11,6 +11,7 @@ from dipeo_nb.common import lazy
 from dipeo_nb.common.calls import checked_call
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.text import nearest
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import ValidationError
@@ -175,6 +176,7 @@ class RecordedRuns(ABC):
         of: int = 1,
         set: Mapping[str, Any] | None = None,
         model: str | None = None,
+        budget: Budget | None = None,
         trust: bool | str | None = False,
         view: bool = True,
     ) -> Run:
@@ -189,7 +191,7 @@ class RecordedRuns(ABC):
             set: other values of its fields.
             model: use this model; default: as in the run.
             trust: see `start`; by default the node may call models and use a folder of its own, whatever the run was allowed to do.
-            view: see `start`.
+            budget, view: see `start`.
 
         Raises:
             UserError: no such run, node or run of the node, or it cannot run by itself.
@@ -200,7 +202,7 @@ class RecordedRuns(ABC):
         document, inputs = single_node(state, opened.events, opened.node_id(checked_text(node, "node", "'Writer'")), of)
         for name, value in checked_mapping(set, "set", "{'default_prompt': '…'}").items():
             document = document.set(f"nodes.{document.model.node('alone').label}.{name}", value)
-        return self.start(document, inputs=inputs, model=model or state.model, trust=trust, view=view)
+        return self.start(document, inputs=inputs, model=model or state.model, budget=budget, trust=trust, view=view)
 
     @checked_call
     def note(self, run: Run | RunResult | RunSummary | str, where: slice | tuple[int, int] | Stretch, text: str) -> None:

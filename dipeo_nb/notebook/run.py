@@ -420,7 +420,11 @@ class Run(ShownRun["RunResult"]):
             self.answer(text, request_id)
 
     def _orders(self) -> RunOrders | None:
-        return None if self._recorded is not None else RunOrders(self, self._of_session())
+        if self._recorded is not None:
+            return None
+        return RunOrders(
+            self, self._of_session(), self._execution.options.budget if isinstance(self._execution, Execution) else None
+        )
 
     def signal(self, name: str, **payload: Any) -> None:
         """Send the run an event that one of its nodes waits for, or will: `run.signal("approved", by="Ada")`. Any thread.

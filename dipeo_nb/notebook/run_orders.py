@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError as PydanticValidationError
 
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.run_comparison import comparison
@@ -50,10 +51,14 @@ class Maker(Protocol):
 
 
 class RunOrders:
-    """The orders of the pages that show one run. Not on the loop thread, but for `can` and `others`."""
+    """The orders of the pages that show one run. Not on the loop thread, but for `can` and `others`.
 
-    def __init__(self, run: Orderable, session: Maker) -> None:
-        self._run, self._session = run, session
+    Args:
+        budget: of the run; one that is made from it has the same limits.
+    """
+
+    def __init__(self, run: Orderable, session: Maker, budget: Budget | None = None) -> None:
+        self._run, self._session, self._budget = run, session, budget
 
     def can(self) -> list[str]:
         """What may be ordered now."""
@@ -73,13 +78,15 @@ class RunOrders:
             raise ValidationError(
                 f"The order is not understood: {error.errors()[0]['msg']}.", hint="Load the page again."
             ) from None
-        state = self._run.state
+        state, budget = self._run.state, self._budget and self._budget.renewed()
         at, changes = order.begins_at(state), order.changes(state)
         if order.kind == "alone":
-            return self._session.rerun_node(self._run, at, of=order.of, set=changes, model=order.model, trust=trust or False)
+            return self._session.rerun_node(
+                self._run, at, of=order.of, set=changes, model=order.model, budget=budget, trust=trust or False
+            )
         paths = {f"nodes.{at}.{name}": value for name, value in changes.items()}
         return self._session.fork(
-            self._run, at=at, of=order.of, set=paths, inputs=order.inputs, model=order.model, trust=trust or None
+            self._run, at=at, of=order.of, set=paths, inputs=order.inputs, model=order.model, budget=budget, trust=trust or None
         )
 
     def inputs(self) -> Mapping[str, Any]:

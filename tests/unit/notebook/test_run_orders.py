@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from dipeo_nb.common.loop import run_sync
+from dipeo_nb.domain.budget import Budget
 from dipeo_nb.errors import TrustError, UserError, ValidationError
+from dipeo_nb.execution.engine import Execution
 from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.run_orders import RunOrders
 from dipeo_nb.notebook.session import Session
@@ -65,6 +67,23 @@ def test_an_edited_prompt_of_a_diagram_of_the_user_runs_with_its_code(session: S
     listed = run_sync(orders.others())["runs"]
     assert [row["diagram"] for row in listed] == ["Letter", "Letter", "Letter: Write"]
     assert run.id not in {row["run_id"] for row in listed}
+
+
+@pytest.mark.parametrize("order", [{"kind": "again"}, {"kind": "fork", "node": "Write"}, {"kind": "alone", "node": "Write"}])
+def test_an_ordered_run_may_spend_as_much_as_the_one_it_is_made_from(session: Session, order: dict[str, Any]) -> None:
+    """Who looks at a run with a limit does not expect a button to have none; the limit begins anew."""
+    run = session.start(LETTER, inputs={"topic": "tea"}, budget=Budget(calls=1))
+    run.result()
+    orders = run._orders()
+    assert orders is not None
+    made = orders.another({**order, **({"node": run.node_id("Write")} if "node" in order else {}), "prompt": None})
+    assert isinstance(made, Run)
+    assert isinstance(made._execution, Execution)
+    made.result()
+    budget = made._execution.options.budget
+    assert budget is not None
+    assert budget is not run._execution.options.budget
+    assert (budget.calls, budget.used_calls) == (1, 1)
 
 
 def test_a_record_from_elsewhere_asks_before_its_code_runs(session: Session, tmp_path: Path) -> None:
