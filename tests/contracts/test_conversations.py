@@ -151,17 +151,15 @@ def test_a_busy_file_does_not_block_the_loop(tmp_path: Path):
         other = sqlite3.connect(tmp_path / "c.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         adding = asyncio.create_task(repository.add_message(message("x"), "run"))
-        longest, begin = 0.0, time.monotonic()
-        while time.monotonic() - begin < 0.3:
-            before = time.monotonic()
+        turns, begin = 0, time.monotonic()
+        while time.monotonic() - begin < 0.3 or turns < 3:  # the loop itself ends the other's transaction
             await asyncio.sleep(0.005)
-            longest = max(longest, time.monotonic() - before)
-        assert not adding.done()
+            turns += 1
+            assert not adding.done(), "it did not wait, or held the loop until it gave up"
         other.execute("COMMIT")
         other.close()
         await adding
         await repository.cleanup()
-        assert longest < 0.15
 
     run_sync(go())
 
