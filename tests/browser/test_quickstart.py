@@ -24,7 +24,7 @@ _numbers = count()
 SLOW = '''
 import dipeo_nb as dp
 from dipeo_nb.testing import SlowClient
-session = dp.Session(llm=SlowClient("the quick brown fox jumps over the lazy dog " * 40, delay=0.05))
+session = dp.Session(llm=SlowClient("the quick brown fox jumps over the lazy dog " * 2000, delay=0.05))
 diagram = dp.load("""
 version: light
 metadata: {name: A fox}

@@ -36,6 +36,7 @@ persons:
 """)
 '''
 SHORT, LONG = SETUP.replace("WORDS", "8"), SETUP.replace("WORDS", "60")
+ENDLESS = SETUP.replace("WORDS", "2000")  # for tests that end it themselves
 FOUR = (
     SETUP.replace("WORDS", "60").replace("delay=0.05", "delay=0.002").partition("diagram =")[0]
     + '''
@@ -134,7 +135,7 @@ def test_a_view_stays_wherever_it_stands(desk: Desk, page: Page, shots: Path):
 
 def test_a_view_comes_back_after_a_reload_and_stands_in_a_second_tab(desk: Desk, page: Page):
     """Both see the rest and the end; the notebook that a page saves which was loaded meanwhile holds the end, too."""
-    notebook = desk.cells(LONG, "run = slow.start(diagram)\nrun", "run.wait()")
+    notebook = desk.cells(ENDLESS, "run = slow.start(diagram)\nrun", "run.wait()")
     notebook.run_cell(0)
     notebook.run_cell(1)
     expect(notebook.cell(1).locator(".dp-pill")).to_have_text("running")
@@ -160,7 +161,7 @@ def test_a_view_comes_back_after_a_reload_and_stands_in_a_second_tab(desk: Desk,
 
 def test_without_its_kernel_a_view_says_so(desk: Desk, page: Page, shots: Path):
     """The kernel is killed: the view says it, offers nothing that cannot work and names the command; so does the file, opened again."""
-    notebook = desk.cells(LONG, "run = slow.start(diagram)\nrun\n", "import os; os.kill(os.getpid(), 9)")
+    notebook = desk.cells(ENDLESS, "run = slow.start(diagram)\nrun\n", "import os; os.kill(os.getpid(), 9)")
     notebook.run_cell(0)
     notebook.run_cell(1)
     view = notebook.cell(1).locator(".dp-run")

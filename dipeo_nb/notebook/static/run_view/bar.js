@@ -40,7 +40,7 @@ export function bar(view, menu) {
       mark(meter, "aria-label", tr("bar.share", { percent: Math.round(share * 100) }));
       put(limit, tr("bar.budget", { limit: money(head.budget).replace(/0+$/, "").replace(/\.$/, "") }));
     }
-    stop.hidden = !live || !running || !view.can("stop");
+    stop.hidden = !live || !running || !head.can.includes("stop"); // of a kernel that has gone it stays, disabled
     stop.disabled = gone || stopping;
     put(stop.lastChild, stopping ? tr("bar.stopping") : tr("bar.stop"));
   }
