@@ -109,8 +109,10 @@ def test_a_diagram_is_a_tool(base: Path, mode: Any):
             assert "Say ✓" in told
             (link,) = (part for part in result.content if part.type == "resource_link")
             assert (await client.read_resource(link.uri)).contents[0].text.startswith("<svg")
-            (drawn,) = (await client.list_resources()).resources
-            assert "<svg" in (await client.read_resource(drawn.uri)).contents[0].text
+            drawn, page = sorted(str(r.uri) for r in (await client.list_resources()).resources)
+            assert (drawn.partition(":")[0], page) == ("dipeo", "ui://dipeo/ask.html")
+            assert "<svg" in (await client.read_resource(drawn)).contents[0].text
+            assert (await client.read_resource(page)).contents[0].text.startswith("<!doctype html>")
 
     asyncio.run(asyncio.wait_for(use(), WAIT_S))
 
