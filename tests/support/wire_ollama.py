@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.support.wire_openai import Call, Reply
@@ -31,12 +31,14 @@ def tool_call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"function": {"name": name, "arguments": arguments}}
 
 
-def lines(*items: dict[str, Any], pause: float = 0.0) -> Reply:
-    """A reply of these lines."""
+def lines(*items: dict[str, Any], pause: float = 0.0, before_last: Callable[[], None] = lambda: None) -> Reply:
+    """A reply of these lines. What the last one tells has happened before it is sent: `before_last` does it."""
 
     def reply(call: Call) -> None:
         call.headers(content_type="application/x-ndjson", connection="close")
-        for item in items:
+        for number, item in enumerate(items, 1):
+            if number == len(items):
+                before_last()
             call.send(json.dumps(item) + "\n")
             time.sleep(pause)
 
@@ -101,9 +103,12 @@ class Ollama:
             case "GET", "/api/tags":
                 call.json(200, {"models": [{"name": m, "model": m, "size": 100} for m in self.models]})
             case "POST", "/api/pull":
-                lines(*self._download, pause=self._pause)(call)
-                if self._download[-1].get("status") == "success":
-                    self.models.append(f"{call.seen.body['model']}:latest")
+
+                def fetched() -> None:
+                    if self._download[-1].get("status") == "success":
+                        self.models.append(f"{call.seen.body['model']}:latest")
+
+                lines(*self._download, pause=self._pause, before_last=fetched)(call)
             case "POST", "/api/chat":
                 wanted = call.seen.body["model"]
                 if not {wanted, f"{wanted}:latest"} & {m.lower() for m in self.models} and wanted not in self.models:
