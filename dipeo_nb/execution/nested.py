@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.text import nearest
+from dipeo_nb.diagram.document import Diagram
 from dipeo_nb.diagram.nested import DEEPEST, nested_document
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.nodes import IntegratedApiNode, SubDiagramNode
@@ -58,18 +59,13 @@ def askers(plan: Plan, base_dir: Path) -> Askers:
                 paths.append((*path, node.label))
             if not isinstance(node.spec, SubDiagramNode):
                 continue
-            name = (node.spec.diagram_name or "").strip()
-            if "{" in name and not node.spec.diagram_data:
+            if _chosen_later(node.spec):
                 unknown = True
-                continue
-            try:
-                document = nested_document(node.spec, name, source_path=plan.source_path, base_dir=base_dir)
-                inner = document.compile(base_dir=base_dir)
-            except DiagramError:
-                continue  # the run will say so, if it comes to that
-            place = str(document.path or node.id)
-            if place not in seen and len(path) < DEEPEST:
-                visit(inner, (*path, node.label), seen | {place})
+            elif (below := _compiled(node.spec, plan, base_dir)) is not None:
+                document, inner = below
+                place = str(document.path or node.id)
+                if place not in seen and len(path) < DEEPEST:
+                    visit(inner, (*path, node.label), seen | {place})
 
     visit(plan, (), frozenset({plan.source_path or ""}))
     return Askers(paths, [node.id for node in plan.nodes if _asks(node)], unknown)
@@ -88,21 +84,32 @@ def diagrams(
     def below(plan: Plan, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Plan]]:
         yield path, plan
         for node in chosen(plan) if len(path) < DEEPEST else ():
-            if not isinstance(node.spec, SubDiagramNode) or (node.spec.ignore_if_sub and path):
+            if not isinstance(node.spec, SubDiagramNode) or (node.spec.ignore_if_sub and path) or _chosen_later(node.spec):
                 continue
-            name = (node.spec.diagram_name or "").strip()
-            if "{" in name and not node.spec.diagram_data:
-                continue  # not known before the run
-            try:
-                document = nested_document(node.spec, name, source_path=plan.source_path, base_dir=base_dir)
-                inner = document.compile(base_dir=base_dir)
-            except DiagramError:
-                continue  # the run will say so, if it comes to that
-            if (place := str(document.path or id(node.spec))) not in seen:
-                seen.add(place)
-                yield from below(inner, (*path, node.label))
+            if (opened := _compiled(node.spec, plan, base_dir)) is None:
+                continue
+            document, inner = opened
+            if document.path is not None:  # one that stands in the node itself stands nowhere else
+                if str(document.path) in seen:
+                    continue
+                seen.add(str(document.path))
+            yield from below(inner, (*path, node.label))
 
     return below(plan, ())
+
+
+def _chosen_later(spec: SubDiagramNode) -> bool:
+    """Whether the diagram is chosen while the run lasts."""
+    return "{" in (spec.diagram_name or "") and not spec.diagram_data
+
+
+def _compiled(spec: SubDiagramNode, plan: Plan, base_dir: Path) -> tuple[Diagram, Plan] | None:
+    """The diagram that a node of *plan* runs; None when it cannot: the run will say so, if it comes to that."""
+    try:
+        document = nested_document(spec, (spec.diagram_name or "").strip(), source_path=plan.source_path, base_dir=base_dir)
+        return document, document.compile(base_dir=base_dir)
+    except DiagramError:
+        return None
 
 
 def check_answers(answers: Mapping[str, Any] | None, plan: Plan, base_dir: Path) -> None:

@@ -21,8 +21,11 @@ class SingleNode(NamedTuple):
     inputs: Mapping[str, Any]
 
 
-def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int) -> SingleNode:
+def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int, changes: Mapping[str, Any]) -> SingleNode:
     """The node with the inputs of its run of that number. What persons remembered is left out.
+
+    Args:
+        changes: field of the node → its new value; None removes it.
 
     Raises:
         UserError: it has no such run, its type cannot run by itself, or the record lacks the diagram.
@@ -49,7 +52,10 @@ def single_node(state: RunState, events: Sequence[Event], node_id: str, run: int
             inputs["default" if name == "first" else name] = value
             if name in ("default", "first") and isinstance(value, Mapping):
                 inputs.update({str(key): item for key, item in value.items() if str(key) not in inputs})
-    return SingleNode(load(_alone(source, node), format="native"), inputs)
+    document = load(_alone(source, node), format="native")
+    for name, value in changes.items():
+        document = document.set(f"nodes.alone.{name}", value)
+    return SingleNode(document, inputs)
 
 
 def _alone(source: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:

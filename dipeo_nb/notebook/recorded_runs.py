@@ -199,9 +199,9 @@ class RecordedRuns(ABC):
         opened = run if isinstance(run, Run) else run.run if isinstance(run, RunResult) else self.open_run(run)
         checked_count(of, "of")
         state = opened.state
-        document, inputs = single_node(state, opened.events, opened.node_id(checked_text(node, "node", "'Writer'")), of)
-        for name, value in checked_mapping(set, "set", "{'default_prompt': '…'}").items():
-            document = document.set(f"nodes.{document.model.node('alone').label}.{name}", value)
+        node_id = opened.node_id(checked_text(node, "node", "'Writer'"))
+        changes = checked_mapping(set, "set", "{'default_prompt': '…'}")
+        document, inputs = single_node(state, opened.events, node_id, of, changes)
         return self.start(document, inputs=inputs, model=model or state.model, budget=budget, trust=trust, view=view)
 
     @checked_call

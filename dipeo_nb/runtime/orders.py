@@ -84,9 +84,7 @@ async def plan_another(runtime: Runtime, run_id: str, order: AnotherRun) -> Fork
     if order.kind != "alone" or at is None:
         paths = {f"nodes.{at}.{name}": value for name, value in changes.items()}
         return await plan_fork(runtime, run_id, at=at, of=order.of, changes=paths, model=order.model, inputs=order.inputs)
-    document, inputs = single_node(state, events, at, order.of)
-    for name, value in changes.items():
-        document = document.set(f"nodes.alone.{name}", value)
+    document, inputs = single_node(state, events, at, order.of, changes)
     model = order.model or state.model
     prepared = await asyncio.to_thread(runtime.prepare, document, trust=False, model=model)
     return Fork(document, prepared, {**inputs, **order.inputs}, model, frozenset(), {}, None)

@@ -176,12 +176,9 @@ class _Shown:
 
     def __init__(self, agent: DiagramAgent, session_id: str, tool: DiagramTool) -> None:
         self._agent, self._session_id = agent, session_id
-        nodes = tool.document.to_data()["nodes"]
-        nodes = nodes.values() if isinstance(nodes, dict) else nodes
-        self._types = {str(node["id"]): str(node["type"]) for node in nodes}
-        self._plan: dict[str, list[Any]] = {
-            str(node["id"]): [str((node.get("data") or {}).get("label") or node["id"]), "pending"] for node in nodes
-        }
+        nodes = tool.document.model.nodes
+        self._types = {node.id: node.type for node in nodes}
+        self._plan: dict[str, list[Any]] = {node.id: [node.label, "pending"] for node in nodes}
         self._runs: dict[str, int] = {}
 
     async def event(self, event: Event) -> None:

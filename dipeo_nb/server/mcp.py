@@ -27,7 +27,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import DipeoError, MissingDependencyError
 from dipeo_nb.execution.record import progress_line
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.server.diagram_tools import DiagramTool, DiagramTools, described
+from dipeo_nb.server.diagram_tools import DiagramTool, DiagramTools, described, place_of
 from dipeo_nb.server.listen import is_local, listen
 
 try:
@@ -150,8 +150,7 @@ class DiagramServer:
             except asyncio.CancelledError:
                 self.tools.stop(run_id, "the client cancelled the call")
                 raise
-            place = {"run": run_id, "question": found.request_id, "default": found.default}
-            await self.tools.answer(place, mcp_questions.answer(response))
+            await self.tools.answer(place_of(found), mcp_questions.answer(response))
             since, after = found.seq, found.request_id
 
     async def _result(self, context: Any, state: RunState) -> types.CallToolResult:

@@ -6,7 +6,6 @@ no model reads, and only to clients that show pages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +44,7 @@ def named(uri: str) -> str | None:
 
 def page(uri: str, tool: DiagramTool) -> types.TextResourceContents:
     """The page of a tool."""
-    state = RunState(diagram=tool.title, source=json.loads(tool.document.to_text("native")))
+    state = RunState(diagram=tool.title, source=tool.document.to_data())
     data = f'<script type="application/octet-stream" id="data">{run_file.packed([(state, ())])}</script>'
     html = run_page.document("app.js", title=tool.title, inside=data)
     return types.TextResourceContents(uri=uri, mime_type=APP_MIME_TYPE, text=html, _meta=_SHOWN)

@@ -21,6 +21,20 @@ connections:
 - {from: Writer, to: Letter}
 """
 """Anna writes about what the start node says."""
+ECHO_LETTER = """
+version: light
+metadata: {name: Letter}
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start}
+- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Write}
+- {from: Write, to: End}
+"""
+"""Ada repeats what she is asked about an input."""
 HOSTILE_NAME = """
 version: light
 metadata: {name: "Two <b>nodes</b>"}
@@ -46,6 +60,13 @@ connections:
 - {from: Work, to: End}
 """
 """A code job that fails."""
+
+
+def with_code(text: str, label: str, code: str) -> str:
+    """The diagram *text* with a code job between Write and End."""
+    node = f'- {{label: {label}, type: code_job, language: python, code: "{code}"}}\n'
+    text = text.replace("- {label: End,", f"{node}- {{label: End,")
+    return text.replace("- {from: Write, to: End}", f"- {{from: Write, to: {label}}}\n- {{from: {label}, to: End}}")
 
 
 def diagram(*nodes: Mapping[str, Any], arrows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:

@@ -16,22 +16,9 @@ from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.run_orders import RunOrders
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import SlowClient
+from tests.support.row_diagrams import ECHO_LETTER, with_code
 
-LETTER = """
-version: light
-metadata: {name: Letter}
-persons:
-  Ada: {service: echo, model: m}
-nodes:
-- {label: Start, type: start}
-- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
-- {label: Mark, type: code_job, language: python, code: "result = inputs['default'] + '!'"}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Write}
-- {from: Write, to: Mark}
-- {from: Mark, to: End}
-"""
+LETTER = with_code(ECHO_LETTER, "Mark", "result = inputs['default'] + '!'")
 
 
 @pytest.fixture

@@ -8,28 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.row_diagrams import ECHO_LETTER, with_code
 from tests.support.served import Served
-
-LETTER = """
-version: light
-metadata: {name: Letter}
-persons:
-  Ada: {service: echo, model: m}
-nodes:
-- {label: Start, type: start}
-- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
-- {label: Shout, type: code_job, language: python, code: "result = 'x'"}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Write}
-- {from: Write, to: End}
-"""
-PLAIN = LETTER.replace("- {label: Shout, type: code_job, language: python, code: \"result = 'x'\"}\n", "")
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    (tmp_path / "letter.light.yaml").write_text(PLAIN)
+    (tmp_path / "letter.light.yaml").write_text(ECHO_LETTER)
     server = Served(tmp_path, "--port", "0")
     yield server
     server.close()
@@ -129,8 +114,6 @@ def test_a_run_whose_folder_has_become_a_stranger_s_makes_no_more_than_guests(
     served: Served, run_id: str, tmp_path: Path
 ) -> None:
     """The record is what counts, not the file of that name: what is in it now is never run."""
-    (tmp_path / "letter.light.yaml").write_text(
-        LETTER.replace("- {from: Write, to: End}", "- {from: Write, to: Shout}\n- {from: Shout, to: End}")
-    )
+    (tmp_path / "letter.light.yaml").write_text(with_code(ECHO_LETTER, "Shout", "result = 'x'"))
     again = ordered(served, run_id, kind="again")
     assert again["outputs"] == {"End": "[Ada] About tea."}
