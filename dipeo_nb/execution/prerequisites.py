@@ -5,6 +5,8 @@ A key is asked for where a run is certain to need it. Nodes behind a condition, 
 
 from __future__ import annotations
 
+import asyncio
+
 from dipeo_nb.domain.enums import NodeType
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import Services
@@ -26,7 +28,10 @@ async def check(plan: Plan, services: Services, options: RunOptions, *, new: boo
         return  # the parent has been checked; what is taken over, or only shown, needs no key
     if not any(node.type == NodeType.SUB_DIAGRAM or handlers.needs_of_user(node) for node in plan.nodes):
         return
-    for path, part in nested.diagrams(plan, services.files.base_path, certain):
+    parts = await asyncio.to_thread(
+        lambda: [*nested.diagrams(plan, services.files.base_path, certain)]
+    )  # reads and compiles files
+    for path, part in parts:
         for node in certain(part):
             try:
                 await handlers.ready(node, services)

@@ -203,11 +203,11 @@ class DiagramTools:
 
     async def wake(self, run_id: str) -> None:
         """Resume a run whose process is gone, so that its question waits again. Raises as `answer`."""
-        if (await self.runtime.summary(run_id)).status == Status.INTERRUPTED:
+        if (await self.runtime.find_run(run_id)).status == Status.INTERRUPTED:
             await self._resume(run_id)
 
     async def _resume(self, run_id: str) -> None:
-        recorded = (await self.runtime.summary(run_id)).events
+        recorded = (await self.runtime.find_run(run_id)).events
         recovery = await self.runtime.recover(run_id, allow=self._allow)
         self.runs.begin(self.runtime.resumption(recovery, interaction=Unanswered()))
         # A caller that follows the run from here on must not take the end of the former process for its own.
@@ -314,6 +314,7 @@ def in_words(outputs: Mapping[str, Any]) -> str:
 
 
 def place_of(asked: Asked) -> dict[str, Any]:
+    """Where an answer goes; see `DiagramTools.answer`."""
     return {"run": asked.run_id, "question": asked.request_id, "default": asked.default}
 
 
