@@ -485,7 +485,8 @@ async def whole_way(_: str) -> int:
 
         def see(event: Any) -> None:
             nonlocal seen
-            text = event.payload.get("text", "") if event.type == "node_output" else ""
+            said = event.type == "node_output" and event.payload["kind"] == "text"
+            text = event.payload["text"] if said else ""
             seen += len(text) // len(WORD)
 
         async with runtime:
