@@ -205,14 +205,17 @@ class RecordedRuns(ABC):
         return self.start(document, inputs=inputs, model=model or state.model, budget=budget, trust=trust, view=view)
 
     @checked_call
-    def note(self, run: Run | RunResult | RunSummary | str, where: slice | tuple[int, int] | Stretch, text: str) -> None:
+    def note(
+        self, run: Run | RunResult | RunSummary | str, where: slice | range | tuple[int, int] | str | Stretch, text: str
+    ) -> None:
         """Write a remark on a stretch of a run; `run.notes` has them, `dp.open_run(run)[120:340]` shows the stretch.
 
             dp.note(run, (120, 340), "The critic repeats itself from here on.")
 
         Args:
             run: a run that is executing here or has ended, or its id.
-            where: the numbers of two events, from the first up to, and without, the second; a slice; or `run[120:340]`.
+            where: the numbers of two events, from the first up to, and without, the second; a slice, a range, or "120:340"; or
+                `run[120:340]`.
             text: 10,000 characters at most.
 
         Raises:

@@ -149,7 +149,7 @@ class RunFacts(ABC):
         return Notes(self.state.notes)
 
     @checked_call
-    def note(self, where: slice | tuple[int, int] | Stretch, text: str) -> None:
+    def note(self, where: slice | range | tuple[int, int] | str | Stretch, text: str) -> None:
         """Write a remark on a stretch of the run: `run.note((120, 340), "here it goes wrong")`; see `dp.note`."""
         checked_text(text, "text", "run.note((120, 340), 'here it goes wrong')")
         self._add_note(*bounds(where), text)

@@ -33,7 +33,7 @@ class NotableRun(Protocol):
 
 def bounds(where: Any) -> tuple[int, int | None]:
     """Numbers of the first event of a range and of the last one, which is None for an open end. A range counts as Python does: from
-    the first number up to, and without, the second.
+    the first number up to, and without, the second. It is a slice, a range, a pair, a text like "120:340", or a stretch.
 
     Raises:
         ValidationError: it is not a range.
@@ -41,8 +41,10 @@ def bounds(where: Any) -> tuple[int, int | None]:
     match where:
         case Stretch():
             return where.first, where.last
-        case slice():
+        case slice() | range():
             first, end, step = where.start, where.stop, where.step
+        case str() if ":" in where:
+            first, end, step = *map(_number, where.split(":", 1)), None
         case (first, end):
             step = None
         case _:
@@ -53,6 +55,12 @@ def bounds(where: Any) -> tuple[int, int | None]:
             f"{where!r:.80} is not a range of events.", hint="Use the numbers of two events: run[120:340], or (120, 340)."
         )
     return max(first, 1), None if end is None else last - 1
+
+
+def _number(text: str) -> int | str | None:
+    """An end of a range as it is written: "120", or nothing for an open one."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() else text or None
 
 
 def _is_number(value: Any) -> TypeGuard[int]:

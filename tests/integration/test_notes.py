@@ -93,7 +93,17 @@ def test_a_stretch_is_what_happened_in_it(session: Session, run: Run) -> None:
     assert again.to_dict()["events"][0]["metadata"]["seq"] == first
 
 
-@pytest.mark.parametrize("where", [(5, 2), (2, 2), "2:5", (1.5, 2), (True, 3), slice(-3, None), slice(1, 9, 2), 7, None])
+@pytest.mark.parametrize("where", [slice(3, 9), range(3, 9), (3, 9), "3:9", " 3 : 9 "])
+def test_a_range_is_written_as_one_likes(run: Run, where: object) -> None:
+    stretch = run[where]
+    assert (stretch.first, stretch.last) == (3, 8)
+    assert run["3:"].last == len(run.events)
+    assert (run[":4"].first, run[":4"].last) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "where", [(5, 2), (2, 2), "5:2", "a:3", "2", (1.5, 2), (True, 3), slice(-3, None), slice(1, 9, 2), 7, None]
+)
 def test_what_is_no_range_is_refused(run: Run, where: object) -> None:
     with pytest.raises(ValidationError, match="range of events"):
         run.note(where, "x")  # type: ignore[arg-type]
