@@ -167,10 +167,7 @@ def test_without_its_kernel_a_view_says_so(desk: Desk, page: Page, shots: Path):
     view = notebook.cell(1).locator(".dp-run")
     expect(view.locator(".dp-body")).to_contain_text("the quick brown fox")
     page.wait_for_timeout(11_000)  # what a notebook holds of a run that goes on is brought up to date every ten seconds
-    page.evaluate(
-        "() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 2;"
-        " window.jupyterapp.commands.execute('notebook:run-cell'); }"
-    )
+    notebook.start_cell(2)
     expect(view.locator(".dp-pill")).to_have_text("kernel gone")
     expect(view.locator(".dp-notice")).to_contain_text(re.compile(r"The kernel is gone.*dp\.resume\(.exec_\w+"))
     expect(view.get_by_role("button", name="Stop")).to_be_disabled()
@@ -253,12 +250,15 @@ def _bytes(frame: str | bytes) -> bytes:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_four_streams_at_once(desk: Desk, page: Page, shots: Path, theme: str):
     """Four nodes write 500 words a second each; the view follows, and has all of it at the end."""
-    notebook = desk.cells(FOUR.replace("* 60", "* 600"), "run = slow.start(diagram)\nrun", "(await run).output")
+    slow = FOUR.replace("* 60", "* 600").replace("SlowClient(", "(model := SlowClient(").replace("delay=0.002", "delay=2)")
+    notebook = desk.cells(slow, "run = slow.start(diagram)\nrun", "model.delay = 0.002\n(await run).output")
     notebook.theme(theme)
-    notebook.start_all()
+    notebook.run_cell(0)
+    notebook.run_cell(1)
     view = notebook.cell(1).locator(".dp-run")
     expect(view.locator('.dp-node[data-status="running"]')).to_have_count(4)
-    page.wait_for_timeout(1500)
+    notebook.start_cell(2)  # only now do they write so fast: they shall not have ended before the page is ready
+    page.wait_for_timeout(3500)
     page.screenshot(path=shots / f"four-{theme}.png")
     expect(view.locator(".dp-pill")).to_have_text("done")
     expect(view.locator('.dp-node[data-status="completed"]')).to_have_count(6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,8 +30,11 @@ def tool_call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"function": {"name": name, "arguments": arguments}}
 
 
-def lines(*items: dict[str, Any], pause: float = 0.0, before_last: Callable[[], None] = lambda: None) -> Reply:
-    """A reply of these lines. What the last one tells has happened before it is sent: `before_last` does it."""
+def lines(
+    *items: dict[str, Any], between: Callable[[], object] = lambda: None, before_last: Callable[[], None] = lambda: None
+) -> Reply:
+    """A reply of these lines, with what is done between two of them. What the last one tells has happened before it is sent:
+    `before_last` does it."""
 
     def reply(call: Call) -> None:
         call.headers(content_type="application/x-ndjson", connection="close")
@@ -40,7 +42,8 @@ def lines(*items: dict[str, Any], pause: float = 0.0, before_last: Callable[[], 
             if number == len(items):
                 before_last()
             call.send(json.dumps(item) + "\n")
-            time.sleep(pause)
+            if number < len(items):
+                between()
 
     return reply
 
@@ -78,7 +81,7 @@ class Ollama:
         answers: to `/api/chat`, in turn; the last one serves further calls.
         models: that are there.
         download: the steps of a download; one that ends with success adds the model.
-        pause: seconds between two steps.
+        between: what is done between two steps of a download.
     """
 
     def __init__(
@@ -86,14 +89,14 @@ class Ollama:
         *answers: Reply,
         models: Sequence[str] = ("llama3.2:latest",),
         download: Sequence[dict[str, Any]] = DOWNLOAD,
-        pause: float = 0.0,
+        between: Callable[[], object] = lambda: None,
     ) -> None:
         self.models = list(models)
         self.asked: list[str] = []
         """The paths, in order."""
         self._answers = list(answers)
         self._download = download
-        self._pause = pause
+        self._between = between
         self._lock = threading.Lock()
 
     def __call__(self, call: Call) -> None:
@@ -108,7 +111,7 @@ class Ollama:
                     if self._download[-1].get("status") == "success":
                         self.models.append(f"{call.seen.body['model']}:latest")
 
-                lines(*self._download, pause=self._pause, before_last=fetched)(call)
+                lines(*self._download, between=self._between, before_last=fetched)(call)
             case "POST", "/api/chat":
                 wanted = call.seen.body["model"]
                 if not {wanted, f"{wanted}:latest"} & {m.lower() for m in self.models} and wanted not in self.models:

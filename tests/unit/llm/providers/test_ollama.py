@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 import traceback
 from typing import Any
@@ -335,14 +336,30 @@ def test_a_model_that_is_there_is_not_fetched(name: str):
 
 def test_an_absent_model_is_fetched_with_progress():
     """The download's bytes are told, all layers together; then the call goes on."""
-    ollama = Ollama(says("ok"), models=["other:1b"], pause=0.05)
+    told = threading.Semaphore(0)  # the server goes on when a step was told: steps that come faster are told as one
+    ollama = Ollama(says("ok"), models=["other:1b"], between=lambda: told.acquire(timeout=60))
+
+    async def go(service: LLMService) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        async for event in service.stream(request(service="ollama", model=MODEL)):
+            events.append(event)
+            if event.kind == "progress":
+                told.release()
+        await service.cleanup()
+        return events
+
     with ScriptedServer(ollama) as server:
-        events = stream(server, request(service="ollama", model=MODEL))
+        events = run(go(service_for(server)))
     assert ollama.asked == ["/api/tags", "/api/pull", "/api/chat"]
     steps = [(e.text, dict(e.data or {})) for e in events if e.kind == "progress"]
-    assert steps[0] == ("Fetching llama3.2: pulling manifest", {"done": 0, "total": None})
-    assert steps[1] == ("Fetching llama3.2", {"done": 50, "total": 100})
-    assert ("Fetching llama3.2", {"done": 110, "total": 110}) in steps
+    assert steps[:6] == [
+        ("Fetching llama3.2: pulling manifest", {"done": 0, "total": None}),
+        ("Fetching llama3.2", {"done": 50, "total": 100}),
+        ("Fetching llama3.2", {"done": 100, "total": 100}),
+        ("Fetching llama3.2", {"done": 110, "total": 110}),
+        ("Fetching llama3.2: verifying sha256 digest", {"done": 110, "total": 110}),
+        ("Fetching llama3.2: writing manifest", {"done": 110, "total": 110}),
+    ]
     assert [e.kind for e in events if e.kind != "progress"] == ["start", "text", "usage", "end"]
     assert body(server)["model"] == MODEL
     pulled = next(s for s in server.seen if s.path == "/api/pull")
@@ -352,7 +369,7 @@ def test_an_absent_model_is_fetched_with_progress():
 @pytest.mark.parametrize("shared", [True, False], ids=["one-client", "ten-clients"])
 def test_ten_calls_at_once_fetch_it_once(shared: bool):
     """Whoever needs the same model of the same server waits for the one download, and sees its progress."""
-    ollama = Ollama(says("ok"), models=[], pause=0.05)
+    ollama = Ollama(says("ok"), models=[], between=lambda: time.sleep(0.05))
     with ScriptedServer(ollama) as server:
 
         async def go() -> list[list[StreamEvent]]:
@@ -405,7 +422,7 @@ def test_a_model_that_was_removed_is_fetched_again():
 )
 def test_a_model_that_cannot_be_fetched_is_one_clear_error(download: list[dict[str, Any]], said: str):
     """All calls that waited get the error, which names the model, the reason and what the server has; none is repeated."""
-    ollama = Ollama(says("ok"), models=["qwen3:4b"], download=download, pause=0.05)
+    ollama = Ollama(says("ok"), models=["qwen3:4b"], download=download, between=lambda: time.sleep(0.05))
     with ScriptedServer(ollama) as server:
 
         async def go() -> list[Any]:
@@ -428,7 +445,9 @@ def test_a_model_that_cannot_be_fetched_is_one_clear_error(download: list[dict[s
 
 def test_a_download_that_nobody_waits_for_ends():
     """The download lives as long as one of the calls that wait; the last one that goes ends it."""
-    ollama = Ollama(says("ok"), models=[], download=[layer("aaa", n, 1000) for n in range(1000)], pause=0.02)
+    ollama = Ollama(
+        says("ok"), models=[], download=[layer("aaa", n, 1000) for n in range(1000)], between=lambda: time.sleep(0.02)
+    )
     with ScriptedServer(ollama) as server:
 
         async def go() -> None:
@@ -455,7 +474,7 @@ def test_a_download_that_nobody_waits_for_ends():
 
 def test_a_long_download_is_no_timeout():
     """The time of the download is not that of the call."""
-    ollama = Ollama(says("ok"), models=[], download=[*DOWNLOAD[:1] * 8, *DOWNLOAD], pause=0.1)
+    ollama = Ollama(says("ok"), models=[], download=[*DOWNLOAD[:1] * 8, *DOWNLOAD], between=lambda: time.sleep(0.1))
     with ScriptedServer(ollama) as server:
         before = time.monotonic()
         assert ask(server, timeout=1.0).text == "ok"
