@@ -198,6 +198,8 @@ class TextOutput(TypedDict):
     """The answer begins again; what was shown of it does not count."""
     call_id: NotRequired[str]
     """Which text it belongs to, when several come at once."""
+    pieces: NotRequired[int]
+    """In how many pieces the text came, when in more than one: about as many tokens of a model."""
 
 
 class ToolOutput(TypedDict):

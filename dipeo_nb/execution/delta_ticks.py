@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-PER_RUN_S = 0.0005
+PER_RUN_S = 0.001
 """Seconds between two moments at least, for each run with text to commit."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from dipeo_nb.common import injection
 from dipeo_nb.common.aio import DONE, begun, uncancelled
 from dipeo_nb.common.open_on_use import service_of
-from dipeo_nb.common.redaction import Stream, logger, redactor
+from dipeo_nb.common.redaction import logger, redactor
 from dipeo_nb.common.values import EVENT_DEPTH, is_plain, plain_value
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
@@ -30,10 +30,9 @@ from dipeo_nb.execution.record import log_line
 from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.snapshots import Snapshots
+from dipeo_nb.execution.streamed_texts import StreamedTexts
 
 _LOG = logger(__name__)
-STREAMED = ("text", "reasoning", "stdout")
-"""Kinds of output that come in pieces of one text."""
 UNWRITABLE = frozenset({"disk_full", "read_only", "moved"})
 """Causes of a StorageError after which a run continues in memory: the run is worth more than its record."""
 
@@ -90,8 +89,7 @@ class Journal:
         self.state = state
         """What is stored so far, as a fold."""
         self.timeline = timeline
-        self.seq = seq
-        """Number of the last event."""
+        self._seq = seq
         self.failure: Exception | None = None
         self.unrecorded: StorageError | None = None
         """Why the run is not recorded to its end: the disk is full, may not be written, or the file is gone. Then it continues in memory."""
@@ -112,8 +110,7 @@ class Journal:
         self._applying = threading.Lock()
         self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
-        self._streams: dict[str, dict[Any, tuple[Stream, Mapping[str, Any]]]] = {}
-        """Texts that come in pieces, by node; each with the payload of its latest piece."""
+        self._texts = StreamedTexts()
         self._unpublished = 0
         self._publishing: asyncio.Timeout | None = None
         self._hurried = False
@@ -132,6 +129,13 @@ class Journal:
 
     # Noting events.
 
+    @property
+    def seq(self) -> int:
+        """Number of the last event."""
+        if self._texts.waiting:
+            self._note_texts()
+        return self._seq
+
     def emit(self, kind: EventType, node_id: str | None, payload: Mapping[str, Any]) -> None:
         """Note an event. Secrets are taken out of its payload, and text stands for what has no encoding."""
         self.note(kind, node_id, legible(redactor(payload)))
@@ -140,7 +144,9 @@ class Journal:
         """Note an event whose payload holds no secrets. After the last one of the run nothing is noted any more."""
         if self._ended:
             return
-        self.seq = seq = self.seq + 1
+        if self._texts.waiting:
+            self._note_texts()
+        self._seq = seq = self._seq + 1
         self.pending.append(_new(Event, (seq, kind, self._run_id, self.timeline.now(), node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
@@ -151,33 +157,42 @@ class Journal:
     def withdraw_last(self) -> None:
         """Take the final event back, which is pending still."""
         self.pending.pop()
-        self.seq -= 1
+        self._seq -= 1
         self._ended = False
 
     def emit_delta(self, node_id: str, payload: Mapping[str, Any]) -> None:
         """Note a piece of output; it is committed and shown within the interval.
 
-        The end of a text waits for its next piece when it may be the beginning of a secret.
+        Pieces of one text that follow each other until then are one event.
         """
-        text, kind = payload.get("text"), payload.get("kind")
-        if kind in STREAMED and isinstance(text, str):
-            streams = self._streams.setdefault(node_id, {})
-            name = kind, payload.get("run"), payload.get("call_id")
-            stream = redactor.stream() if name not in streams or payload.get("restart") else streams[name][0]
-            streams[name] = stream, payload
-            shown = stream.feed(text)
-            if text and not shown:
-                return
-            payload = {**payload, "text": shown}
-        self.emit(EventType.NODE_OUTPUT, node_id, payload)
-        self.flush_soon()
+        if self._ended:
+            return
+        text = self._texts.of(node_id, payload)
+        if text is None:
+            self.emit(EventType.NODE_OUTPUT, node_id, payload)
+            self.flush_soon()
+            return
+        if text.waits and not text.takes(payload):
+            self._note_texts()
+        if not text.waits:
+            text.begin(payload, self.timeline.now())
+            self._texts.waiting.append(text)
+            self.flush_soon()
+        text.add(payload["text"])
 
     def end_streams(self, node_id: str) -> None:
         """Note what was held back of the node's texts."""
-        if node_id in self._streams:
-            for stream, payload in self._streams.pop(node_id).values():
-                if rest := stream.rest():
-                    self.note(EventType.NODE_OUTPUT, node_id, {**payload, "text": rest})
+        if node_id in self._texts:
+            self._note_texts()  # before what was held back of them
+            for payload in self._texts.end(node_id):
+                self.note(EventType.NODE_OUTPUT, node_id, payload)
+
+    def _note_texts(self) -> None:
+        """Note the pieces that came since the last time, with the time of the first."""
+        for node_id, at, payload in self._texts.take():
+            self._seq += 1
+            shown = legible(redactor(payload))
+            self.pending.append(Event(self._seq, EventType.NODE_OUTPUT, self._run_id, at, node_id, shown))
 
     # Committing them.
 
@@ -190,7 +205,7 @@ class Journal:
     def _flush_now(self) -> None:
         if self._timed is not None and not self._timed.done():
             self.flush_soon()  # what came since that one began is not in it
-        elif self.pending:
+        elif self.pending or self._texts.waiting:
             self._timed = asyncio.get_running_loop().create_task(self._commit_apart())
             self._timed.add_done_callback(self._flushed)
 
@@ -219,6 +234,8 @@ class Journal:
         """
         if self._committing:
             return self._commit_in_turn()
+        if self._texts.waiting:
+            self._note_texts()
         if not self.pending:
             return DONE
         rest: Any = DONE
@@ -378,8 +395,8 @@ class Journal:
             await self.commit()
         except StorageError:
             first = whole[:1] if not self._committed and len(whole) > 1 else []
-            self.seq = self._committed + len(first) + 1
-            self.pending = [*first, whole[-1]._replace(seq=self.seq)]
+            self._seq = self._committed + len(first) + 1
+            self.pending = [*first, whole[-1]._replace(seq=self._seq)]
             await self.commit()
 
 

@@ -316,9 +316,9 @@ class RunState(Accounted):
                     node.text = ""
                 node.text = (node.text + p.get("text", ""))[-TEXT_LIMIT:]
                 if p["kind"] == "text" and p.get("text"):
-                    node.pieces += 1
+                    node.pieces += p.get("pieces", 1)
             case "reasoning":
-                node.pieces += 1
+                node.pieces += p.get("pieces", 1)
             case "prompt":
                 self._prompt_sent(node, p)
             case "usage":

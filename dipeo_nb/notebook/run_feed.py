@@ -18,6 +18,8 @@ from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
 _PIECES = frozenset({"text", "reasoning", "stdout"})
 """Kinds of output that come in pieces."""
+_VARYING = frozenset({"text", "pieces", "restart"})
+"""Fields in which pieces of one text differ."""
 _OUTPUT = EventType.NODE_OUTPUT
 
 
@@ -179,10 +181,7 @@ class RunFeed:
 
 
 def joined(events: Iterable[Event]) -> Iterator[run_page.Row]:
-    """The rows of events that happened in a row. Pieces of one text within `TICK_S` are one row, in the place of the last of them.
-
-    Its payload says in `$pieces` for how many events it stands.
-    """
+    """The rows of events that happened in a row. Pieces of one text within `TICK_S` are one row, in the place of the last of them."""
     open_texts: dict[str | None, list[Event]] = {}
     found: list[Event] = []
     texts: dict[int, list[Event]] = {}
@@ -209,10 +208,7 @@ def joined(events: Iterable[Event]) -> Iterator[run_page.Row]:
         close(node_id)
     found.extend(map(_one, texts.values()))
     found.sort(key=lambda event: event.seq)
-    for row in run_page.rows(found):
-        if len(pieces := texts.get(row[0], ())) > 1:
-            row[4] = {**row[4], "$pieces": len(pieces)}
-        yield row
+    yield from run_page.rows(found)
 
 
 def _continues(pieces: list[Event], event: Event) -> bool:
@@ -220,8 +216,8 @@ def _continues(pieces: list[Event], event: Event) -> bool:
     return (
         event.occurred_at - pieces[0].occurred_at < TICK_S
         and "restart" not in new
-        and last.keys() - {"restart"} == new.keys()
-        and all(name == "text" or value == last[name] for name, value in new.items())
+        and last.keys() - _VARYING == new.keys() - _VARYING
+        and all(name in _VARYING or value == last[name] for name, value in new.items())
     )
 
 
@@ -229,7 +225,8 @@ def _one(pieces: list[Event]) -> Event:
     if len(pieces) == 1:
         return pieces[0]
     text = "".join(piece.payload.get("text", "") for piece in pieces)
-    return pieces[-1]._replace(payload={**pieces[0].payload, "text": text})
+    count = sum(piece.payload.get("pieces", 1) for piece in pieces)
+    return pieces[-1]._replace(payload={**pieces[0].payload, "text": text, "pieces": count})
 
 
 def _parts(rows: Iterable[run_page.Row]) -> Iterator[list[run_page.Row]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dipeo_nb.domain.events import Event
@@ -17,9 +18,20 @@ SIZES = """() => [...document.querySelectorAll('.dp-drawing text')].filter((t) =
 
 
 def golden(name: str) -> list[Event]:
-    """The log of a golden run. Its nodes took no time there; here an event comes each tenth of a second."""
+    """The log of a golden run. Its nodes took no time there; here an event comes each tenth of a second, and a word of an answer is one."""
     events = next(events for found, events in logs() if found == name)
-    return [event._replace(occurred_at=1000 + event.seq / 10) for event in events]
+    apart = [part for event in events for part in _words(event)]
+    return [event._replace(seq=seq, occurred_at=1000 + seq / 10) for seq, event in enumerate(apart, start=1)]
+
+
+def _words(event: Event) -> Iterator[Event]:
+    """An event with several pieces of an answer as events with one each."""
+    payload = {name: value for name, value in event.payload.items() if name != "pieces"}
+    if payload == event.payload:
+        yield event
+    else:
+        for word in re.findall(r"\s*\S+", payload["text"]):
+            yield event._replace(payload={**payload, "text": word})
 
 
 def of_start(events: Sequence[Event], *, live: bool, can: Sequence[str] = CAN, **more: Any) -> dict[str, Any]:

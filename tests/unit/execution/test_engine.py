@@ -183,15 +183,15 @@ def test_events_are_gap_free_and_written_first(bench: Bench):
 
 
 def test_tokens_are_events(bench: Bench):
-    """Every piece of streamed text is an event of its node, and together they are the answer."""
+    """Streamed text is in events of its node, which together are the answer; pieces that come at one moment are one of them."""
     bench.llm = Tape(lambda r: "one two three")
     state = bench.run(
         "version: light\nnodes:\n- {label: s, type: start}\n- {label: p, type: person_job, person: x, default_prompt: hi}\n"
         "- {label: e, type: endpoint}\nconnections:\n- {from: s, to: p}\n- {from: p, to: e}\npersons:\n  x: {service: openai, model: m}\n"
     )
     outputs = [e.payload for e in bench.events() if e.type == EventType.NODE_OUTPUT]
-    pieces = [payload["text"] for payload in outputs if payload["kind"] == "text"]
-    assert pieces == ["one ", "two ", "three "]
+    pieces = [(payload["text"], payload["pieces"]) for payload in outputs if payload["kind"] == "text"]
+    assert pieces == [("one two three ", 3)]
     assert next(n.text for i, n in state.nodes.items() if state.label(i) == "p") == "one two three "
 
 

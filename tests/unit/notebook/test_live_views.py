@@ -112,7 +112,7 @@ def folded(rows: Iterable[list[Any]]) -> RunState:
 
 
 def pieces(rows: Iterable[list[Any]]) -> int:
-    return sum(row[4].get("$pieces", 1) for row in rows)
+    return sum(row[4].get("pieces", 1) for row in rows)
 
 
 def test_every_event_is_told_once_and_pieces_of_a_text_are_one_row(story: Story):

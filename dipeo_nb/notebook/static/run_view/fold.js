@@ -186,7 +186,7 @@ function written(fold, n, p) {
 
 /** Pieces of text from a model; a row may stand for several. */
 function heard(fold, n, p, at) {
-  const t = fold.turn(n), pieces = p.$pieces ?? 1;
+  const t = fold.turn(n), pieces = p.pieces ?? 1;
   n.pieces += pieces;
   fetched(n);
   if (!t) return;

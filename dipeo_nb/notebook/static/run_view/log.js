@@ -48,8 +48,8 @@ export class Lines {
     for (; this.#rows < log.count; this.#rows++) {
       const row = log.rows[this.#rows], [seq, type, , id, p] = row, piece = type === "node_output" && (p.kind === "text" || p.kind === "reasoning" || p.kind === "stdout") ? p.kind : null;
       const open = this.#open.get(id);
-      if (piece && open?.piece === piece && !p.restart) { open.rows.push(this.#rows); open.to = seq; open.n += p.$pieces ?? 1; continue; }
-      const made = { seq, to: seq, at: this.#rows, time: log.times[this.#rows], type, id, piece, n: p.$pieces ?? 1, rows: piece ? [this.#rows] : null };
+      if (piece && open?.piece === piece && !p.restart) { open.rows.push(this.#rows); open.to = seq; open.n += p.pieces ?? 1; continue; }
+      const made = { seq, to: seq, at: this.#rows, time: log.times[this.#rows], type, id, piece, n: p.pieces ?? 1, rows: piece ? [this.#rows] : null };
       this.all.push(made);
       if (piece) this.#open.set(id, made);
       else this.#open.delete(id);
