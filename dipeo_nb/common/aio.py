@@ -13,8 +13,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class _Done:
-    """Nothing is left to be done."""
+class _Done(Coroutine[Any, Any, None]):
+    """A coroutine whose work is done; it can be awaited any number of times."""
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        raise error[0]
+
+    def close(self) -> None:
+        pass
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
@@ -23,7 +32,7 @@ class _Done:
         return "DONE"
 
 
-DONE: Awaitable[None] = _Done()
+DONE: CoroutineType[Any, Any, None] = _Done()  # pyright: ignore[reportAssignmentType] - it is used as any other
 """What a function whose work may have to be awaited returns when it has done it at once: that saves a coroutine, and awaiting it."""
 
 
@@ -45,6 +54,8 @@ async def uncancelled(work: Awaitable[T]) -> T:
 
 def begun(work: Awaitable[None]) -> Awaitable[None] | None:
     """Begin *work*, as awaiting it would. Return None when it is done already, else what is to be awaited at once in this task."""
+    if work is DONE:
+        return None
     if not isinstance(work, CoroutineType):
         return work
     try:

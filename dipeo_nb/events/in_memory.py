@@ -11,10 +11,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import CoroutineType
 from typing import Any
 
 from dipeo_nb.common import function_loop, user_code
-from dipeo_nb.common.aio import on_loop
+from dipeo_nb.common.aio import DONE, on_loop
 from dipeo_nb.common.loop import on_library_loop
 from dipeo_nb.domain.enums import EventPriority, EventType
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
@@ -266,10 +267,19 @@ class InMemoryEventBus(EventBus):
         finally:
             draining.cancel()
 
-    async def publish_batch(self, events: Sequence[Event]) -> None:
-        check_events(events)
+    def publish_batch(self, events: Sequence[Event]) -> CoroutineType[Any, Any, None]:
+        if set(map(type, events)) != _EVENTS:
+            check_events(events)
+        if self._blocking:
+            return self._publish_in_turn(events)
+        self._deliver(events)
+        if self._plain.crowded or (events and events[-1][1] in FINAL_EVENTS):
+            return self._plain.caught_up(late=False)
+        return DONE
+
+    async def _publish_in_turn(self, events: Sequence[Event]) -> None:
         # Deliver nothing until all subscribers have room; from then on nothing can interrupt.
-        while self._blocking and (full := self._full(events)) is not None:
+        while (full := self._full(events)) is not None:
             queue, count = full
             await on_loop(queue.loop, functools.partial(queue.until_roomy, count))
         self._deliver(events)
@@ -470,8 +480,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def check_events(events: Sequence[Event]) -> None:
     """Raise EventBusError (`invalid`) when one of them is not an event."""
-    if set(map(type, events)) <= _EVENTS:
-        return
     for event in events:
         if not isinstance(event, Event):  # pyright: ignore[reportUnnecessaryIsInstance] - who calls may not be typed
             raise EventBusError(

@@ -89,7 +89,9 @@ class LogPlaces:
             self.prompts = {request_id: seq for request_id, seq in self.prompts.items() if request_id in self.asked.found}
 
 
-def checkpoint_of(progress: RunProgress, places: LogPlaces, last: Event, sign: Callable[[Event], Event]) -> Snapshot | None:
+def checkpoint_of(
+    progress: RunProgress, places: LogPlaces, last: Event, sign: Callable[[list[Event]], list[Event]]
+) -> Snapshot | None:
     """The checkpoint of a run, at an event up to which *progress* and *places* know everything.
 
     Returns:
@@ -125,7 +127,7 @@ def checkpoint_of(progress: RunProgress, places: LogPlaces, last: Event, sign: C
         "begun": places.begun,
         "prompts": list(places.prompts.values()),
     }
-    event = sign(Event(last.seq, EventType.NODE_COMPLETED, last.run_id, last.occurred_at, SIGNED_AS, content))
+    (event,) = sign([Event(last.seq, EventType.NODE_COMPLETED, last.run_id, last.occurred_at, SIGNED_AS, content)])
     if event.payload is content:
         return None  # nobody could tell whose it is
     return Snapshot(last.run_id, KIND, VERSION, last.seq, event.payload)

@@ -15,43 +15,36 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dipeo_nb.common.aio import DONE, uncancelled
+from dipeo_nb.common.aio import uncancelled
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.common.values import UnsupportedValueError
 from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services
 from dipeo_nb.errors import DipeoError, RunAbortedError, RunInterruptedError
-from dipeo_nb.execution import handlers, live, log_capture, prerequisites, record, schedule
-from dipeo_nb.execution.background import Background
-from dipeo_nb.execution.code_state import EMPTY
+from dipeo_nb.execution import live, log_capture, prerequisites, record
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.control import RunControl
 from dipeo_nb.execution.conversation import ConversationLog
 from dipeo_nb.execution.external_events import Signal, Signals
-from dipeo_nb.execution.inputs import Inputs, Output, run_inputs, settled
+from dipeo_nb.execution.inputs import run_inputs
 from dipeo_nb.execution.journal import Journal, Timeline
-from dipeo_nb.execution.node_runner import NodeRunner
 from dipeo_nb.execution.persons import Persons
-from dipeo_nb.execution.progress import RunProgress, goes_on
+from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.questions import Questions
 from dipeo_nb.execution.recovery import Recovered, begun
-from dipeo_nb.execution.run_errors import as_run_error, deadlock, describe, endless
+from dipeo_nb.execution.run_errors import as_run_error, describe
 from dipeo_nb.execution.run_options import RunOptions
 from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.execution.steps import Steps
 
-NODE_STARTED, NODE_COMPLETED = EventType.NODE_STARTED, EventType.NODE_COMPLETED
 BEAT_S = 20.0
 """Seconds between two heartbeats."""
-INLINE_BURST = 64
-"""Synchronous handlers run in a row before other work on the loop gets its turn."""
 
 
 class Execution:
@@ -90,9 +83,6 @@ class Execution:
         self.error: DipeoError | None = None
         """Why the run failed, as it can be raised."""
         self._monotonic = services.clock.monotonic
-        names = [*(n.label for n in plan.nodes), *(e.label or "" for e in plan.edges)]
-        self._secretive = redactor(names) is not names
-        """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         self._recovered = recovered
         self.progress: RunProgress = begun(plan, self.options, recovered, log)
         self.journal: Journal = Journal(
@@ -106,7 +96,7 @@ class Execution:
             seq=recovered.seq if recovered else 0,
             interval=self.options.delta_interval,
             sign=gate.sign,
-            on_failure=self._wake,
+            on_failure=lambda: self._steps.wake(),
         )
         self.journal.begin(self.progress, recovered)
         self.questions: Questions = Questions(
@@ -120,13 +110,7 @@ class Execution:
         self.signals: Signals = Signals() if parent is None else parent.execution.signals
         """Events from outside."""
         self._control = RunControl(self.run_id, on_halt=self._halt, hurry=self.journal.hurry)
-        self._runner = NodeRunner(self)
-        self._starting: deque[tuple[schedule.RunNode, Inputs, int]] = deque()
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._background = Background(self._background_ended)
-        self._halted = False
-        """Whether the nodes at work are cancelled."""
-        self._wakeup: asyncio.Event = asyncio.Event()
+        self._steps = Steps(self, self._control)
         self._begin = 0.0
         """When `run` began, on the monotonic clock."""
         self._hears = False
@@ -264,7 +248,7 @@ class Execution:
                 self._hears = True
                 control.look()
                 await prerequisites.check(self.plan, self.services, self.options, new=self._recovered is None)
-                await self._drive()
+                await self._steps.run(self._recovered)
             except asyncio.CancelledError:  # the loop is being closed
                 control.open()
                 control.abort()
@@ -282,180 +266,22 @@ class Execution:
                 live.leave(self.services.store, self.run_id, self)
         return self.state
 
-    def _wake(self) -> None:
-        self._wakeup.set()
-
     def _halt(self) -> None:
-        self._cancel_work()
-        self._wake()
+        self._steps.cancel()
+        self._steps.wake()
 
-    def _cancel_work(self) -> None:
-        """Once only: a second cancellation would interrupt what a node does about the first."""
-        if not self._halted:
-            self._halted = True
-            for task in (*self._running.values(), *self._background.tasks):
-                task.cancel()
-
-    # The loop.
-
-    async def _drive(self) -> None:
-        progress, control, journal = self.progress, self._control, self.journal
-        if self._recovered is None:
-            progress.begin()
-        else:
-            self._note(self._recovered.notices)
-            self._resume_background()
-        burst = 0
-        while True:
-            self._wakeup.clear()
-            while progress.ticks and control.failure is None:
-                if notices := progress.advance():
-                    self._note(notices)
-            if journal.failure is not None:
-                raise journal.failure
-            if control.failure is not None:
-                return
-            if progress.finish is not None:
-                await self._end_of_background()
-                return
-            self._take_off()
-            if journal.pending and (rest := journal.commit()) is not DONE:
-                await rest
-            while self._starting:
-                if (burst := self._start_handlers(burst)) >= INLINE_BURST:
-                    burst = 0
-                    await asyncio.sleep(0)
-            if not progress.ticks and control.failure is None:
-                burst = 0
-                for node, run in progress.newly_waiting():
-                    journal.emit(EventType.NODE_WAITING, node.id, record.node_waiting(node, run))
-                    journal.flush_soon()
-                await self._wakeup.wait()
-
-    def _note(self, commands: Iterable[schedule.Command]) -> None:
-        """Record what the scheduler commands, as far as it says more than which node is ready."""
-        for command in commands:
-            match command:
-                case schedule.RunNode():
-                    if error := self.progress.lacking(command):
-                        self._control.fail(error)
-                case schedule.PassOn(node=index, run=run):
-                    node = self.plan.nodes[index]
-                    self.journal.emit(EventType.NODE_COMPLETED, node.id, record.node_passed_on(node, run))
-                case schedule.Exhausted(node=index, visits=visits):
-                    self._control.fail(endless(self.plan, self.plan.nodes[index], visits, self.run_id))
-                case schedule.Finish():
-                    if command.blocked:
-                        self._control.fail(deadlock(self.plan, command, self.run_id))
-
-    def _take_off(self) -> None:
-        """Note the start of every node there is room for."""
-        room = self.options.parallelism - len(self._running)
-        while self.progress.ready and room > 0:
-            command, inputs, attempt = self.progress.start()
-            node = self.plan.nodes[command[0]]
-            payload = record.node_started(node, command[1], inputs, attempt)
-            self.journal.note(NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
-            self._starting.append((command, inputs, attempt or 1))
-            room -= 1
-
-    def _start_handlers(self, burst: int) -> int:
-        """Begin the work of nodes, up to `INLINE_BURST` of those that are done at once since other work had its turn."""
-        while self._starting and burst < INLINE_BURST:
-            (index, run, _, _), inputs, attempt = self._starting.popleft()
-            if self._halted:
-                continue
-            context = NodeContext(self, self.plan.nodes[index], run, inputs, attempt)
-            begin = self._monotonic()
-            try:
-                result = self._runner.begin(context)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
-                self._failed(context, error, begin)
-                continue
-            if isinstance(result, Output):
-                self._succeeded(context, result, begin)
-                burst += 1
-            else:
-                task = asyncio.get_running_loop().create_task(self._run_node(context, result))
-                # A task that is cancelled before its first step never awaits the work.
-                task.add_done_callback(lambda _, work=result: work.close())
-                self._running[index] = task
-        return burst
-
-    async def _run_node(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
-        begin = self._monotonic()
-        try:
-            output = await self._runner.finish(context, work)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the node's failure
-            self._failed(context, error, begin)
-        else:
-            self._succeeded(context, output, begin)
-        finally:
-            self._running.pop(context.node.index, None)
-            self._wakeup.set()
-
-    def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
-        node, run = context.node, context.run
-        try:
-            output = settled(output)
-        except UnsupportedValueError as error:
-            self._failed(context, error, begin)
-            return
-        duration_ms = (self._monotonic() - begin) * 1000
-        label = redactor(node.label) if self._secretive else node.label
-        payload = record.node_completed(node, run, output, duration_ms, label=label, published=context.published)
-        self.progress.complete(node, run, output, context.assigned if self.progress.shares_code else EMPTY)
-        self.journal.end_streams(node.id)
-        self.journal.note(NODE_COMPLETED, node.id, payload)
-
-    def _failed(self, context: NodeContext, error: Exception, begin: float) -> None:
-        node, run = context.node, context.run
-        ours = as_run_error(error, node)
-        redactor.error(ours)
-        self.journal.end_streams(node.id)
-        handled = goes_on(self.plan, node)
-        described = record.error_info(ours, node)
-        duration_ms, spent = (self._monotonic() - begin) * 1000, context.spent()
-        payload = record.node_failed(node, run, described, duration_ms, handled=handled, spent=spent)
-        self.journal.emit(EventType.NODE_ERROR, node.id, payload)
-        self.progress.fail(node, run, described, context.assigned, handled=handled)
-        if not handled:
-            self._control.fail(ours)
-
-    # Work that no node waits for.
-
-    def _resume_background(self) -> None:
-        """What nodes had begun that had finished already, and what may have been cut off with the run."""
-        for index, run in self.progress.begun.children:
-            node = self.plan.nodes[index]
-            finished = self.progress.completed_runs(node) >= run
-            if finished and (work := handlers.resumed(NodeContext(self, node, run, Inputs()))) is not None:
-                self.in_background(work)
+    # Work that no node waits for, but the end of the run does.
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Work that no node waits for, but the end of the run does."""
-        self._background.add(work)
-
-    def _background_ended(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._control.fail(as_run_error(error, None))
-        self._wake()
-
-    async def _end_of_background(self) -> None:
-        while self._background.tasks and self._control.failure is None:
-            self._wakeup.clear()
-            await self._wakeup.wait()
-            await self.journal.commit()
+        """Begin such work."""
+        self._steps.in_background(work)
 
     # The end.
 
     async def _end_of_work(self) -> None:
         """Stop what still runs: no task, no process stays behind."""
-        self._cancel_work()
-        if tasks := [*self._running.values(), *self._background.tasks]:
-            await asyncio.gather(*tasks, return_exceptions=True)
+        self._steps.cancel()
+        await self._steps.ended()
         await self.journal.quiesce()
         if self._code is not None:
             try:

@@ -54,15 +54,16 @@ class Timeline:
     """
 
     def __init__(self, clock: Clock, *, not_before: float = 0.0, parent: Timeline | None = None) -> None:
-        self._monotonic = clock.monotonic
+        self.monotonic = clock.monotonic
         begin, now = clock.monotonic(), clock.now() if parent is None else parent.now()
-        self._offset = max(now, not_before) - begin
-        while self._offset + begin < not_before:  # rounded down
-            self._offset += math.ulp(max(abs(self._offset), begin, not_before))
+        self.offset: float = max(now, not_before) - begin
+        """Seconds between the epoch and the beginning of monotonic time."""
+        while self.offset + begin < not_before:  # rounded down
+            self.offset += math.ulp(max(abs(self.offset), begin, not_before))
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return self._offset + self._monotonic()
+        return self.offset + self.monotonic()
 
 
 class Journal:
@@ -71,7 +72,7 @@ class Journal:
     Args:
         seq: number of the last event that is stored already.
         interval: seconds between two commits of streamed text.
-        sign: gives an event as it is recorded.
+        sign: gives events as they are recorded.
         on_failure: called when a commit that nobody waits for has failed; `failure` says why.
     """
 
@@ -83,7 +84,7 @@ class Journal:
         *,
         seq: int = 0,
         interval: float,
-        sign: Callable[[Event], Event],
+        sign: Callable[[list[Event]], list[Event]],
         on_failure: Callable[[], None],
     ) -> None:
         self.state = state
@@ -110,7 +111,7 @@ class Journal:
         self._applying = threading.Lock()
         self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
-        self._texts = StreamedTexts()
+        self.texts = StreamedTexts()
         self._unpublished = 0
         self._publishing: asyncio.Timeout | None = None
         self._hurried = False
@@ -132,7 +133,7 @@ class Journal:
     @property
     def seq(self) -> int:
         """Number of the last event."""
-        if self._texts.waiting:
+        if self.texts.waiting:
             self._note_texts()
         return self._seq
 
@@ -144,10 +145,12 @@ class Journal:
         """Note an event whose payload holds no secrets. After the last one of the run nothing is noted any more."""
         if self._ended:
             return
-        if self._texts.waiting:
+        if self.texts.waiting:
             self._note_texts()
         self._seq = seq = self._seq + 1
-        self.pending.append(_new(Event, (seq, kind, self._run_id, self.timeline.now(), node_id, payload)))
+        timeline = self.timeline
+        at = timeline.offset + timeline.monotonic()  # as `timeline.now`, a call less
+        self.pending.append(_new(Event, (seq, kind, self._run_id, at, node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
         """Note the final event of the run."""
@@ -167,7 +170,7 @@ class Journal:
         """
         if self._ended:
             return
-        text = self._texts.of(node_id, payload)
+        text = self.texts.of(node_id, payload)
         if text is None:
             self.emit(EventType.NODE_OUTPUT, node_id, payload)
             self.flush_soon()
@@ -176,20 +179,20 @@ class Journal:
             self._note_texts()
         if not text.waits:
             text.begin(payload, self.timeline.now())
-            self._texts.waiting.append(text)
+            self.texts.waiting.append(text)
             self.flush_soon()
         text.add(payload["text"])
 
     def end_streams(self, node_id: str) -> None:
         """Note what was held back of the node's texts."""
-        if node_id in self._texts:
+        if node_id in self.texts:
             self._note_texts()  # before what was held back of them
-            for payload in self._texts.end(node_id):
+            for payload in self.texts.end(node_id):
                 self.note(EventType.NODE_OUTPUT, node_id, payload)
 
     def _note_texts(self) -> None:
         """Note the pieces that came since the last time, with the time of the first."""
-        for node_id, at, payload in self._texts.take():
+        for node_id, at, payload in self.texts.take():
             self._seq += 1
             shown = legible(redactor(payload))
             self.pending.append(Event(self._seq, EventType.NODE_OUTPUT, self._run_id, at, node_id, shown))
@@ -205,7 +208,7 @@ class Journal:
     def _flush_now(self) -> None:
         if self._timed is not None and not self._timed.done():
             self.flush_soon()  # what came since that one began is not in it
-        elif self.pending or self._texts.waiting:
+        elif self.pending or self.texts.waiting:
             self._timed = asyncio.get_running_loop().create_task(self._commit_apart())
             self._timed.add_done_callback(self._flushed)
 
@@ -234,21 +237,21 @@ class Journal:
         """
         if self._committing:
             return self._commit_in_turn()
-        if self._texts.waiting:
+        if self.texts.waiting:
             self._note_texts()
         if not self.pending:
             return DONE
-        rest: Any = DONE
         self._committing = True
+        rest: Awaitable[None] = DONE
         try:
-            events = list(map(self._sign, self.pending))  # now, since their numbers may have changed until here
+            events = self._sign(self.pending)  # now, since their numbers may have changed until here
             self.pending = []
             storing = self._storing(events)
             rest = self._showing(events) if storing is None else self._stored_and_shown(events, storing)
         finally:
             if rest is DONE:
                 self._committing = False
-        return DONE if rest is DONE else self._to_its_end(rest)
+        return rest if rest is DONE else self._to_its_end(rest)
 
     async def _commit_in_turn(self) -> None:
         while self._committing:
@@ -273,7 +276,8 @@ class Journal:
         if injection.hook is not None:
             injection.reach("run.commit")
         try:
-            return begun(self._store.append(events))
+            storing = self._store.append(events)
+            return None if storing is DONE else begun(storing)
         except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
             self._not_stored(events, error)
             return None
@@ -297,7 +301,8 @@ class Journal:
             injection.reach("run.stored")
         self._apply(events)
         try:
-            if (rest := begun(self._bus.publish_batch(events))) is not None:
+            publishing = self._bus.publish_batch(events)
+            if publishing is not DONE and (rest := begun(publishing)) is not None:
                 return self._shown(events, rest)
         except Exception as error:  # noqa: BLE001 - a run does not fail for those who watch it
             self._not_shown(events, error)

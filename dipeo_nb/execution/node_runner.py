@@ -16,6 +16,7 @@ from dipeo_nb.errors import BudgetExceededError, NodeTimeoutError
 from dipeo_nb.execution import handlers, log_capture
 from dipeo_nb.execution.context import NodeContext, RunScope
 from dipeo_nb.execution.conversation import as_record
+from dipeo_nb.execution.evaluation import SlowEvaluationError
 from dipeo_nb.execution.handlers import Handler
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.record import message_of, output_of, published
@@ -51,7 +52,9 @@ class NodeRunner:
         place, execute = self._work.get(node.index) or self._looked_up(context)
         token = enter(place)
         try:
-            return self._repeated(context) if node.spec.retries else handlers.begin(context, execute)
+            return self._repeated(context) if node.spec.retries else execute(context)
+        except SlowEvaluationError as slow:
+            return handlers.go_on(context, slow)
         except BaseException as error:
             if (failure := user_code.as_failure(error)) is error:
                 raise

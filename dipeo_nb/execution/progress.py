@@ -6,7 +6,7 @@ these methods as nodes finish, `recovery` as it reads their log; so a run that g
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +81,7 @@ class RunProgress:
         self.ready: deque[tuple[schedule.RunNode, Inputs]] = deque()
         """Runs of nodes that may begin, in the order in which they became ready."""
         self._last_waiting: schedule.RunNode | None = None
-        self.outputs: dict[int, dict[int, Output]] = {}
+        self.outputs: defaultdict[int, dict[int, Output]] = defaultdict(dict)
         """By node and run, as long as an edge can ask for them."""
         self.begun: BegunWork = BegunWork()
         self.attempts: Counter[NodeRunKey] = Counter()
@@ -120,9 +120,8 @@ class RunProgress:
         Returns:
             What there is more to do about: all but runs of nodes, which are `ready`; of these, those that need what is lost.
         """
-        commands = self.scheduler.step(self.ticks.popleft())
         notices: list[schedule.Command] = []
-        for command in commands:
+        for command in self.scheduler.step(self.ticks.popleft()):
             if type(command) is RunNode:
                 self.ready.append((command, self.inputs_for(command)))
                 if not self.lost:
@@ -145,7 +144,7 @@ class RunProgress:
         attempt: int | None = None
         if self.attempts and (before := self.attempts.get(key := (command.node, command.run))):
             attempt = self.attempts[key] = before + 1
-        self.working[command.node] = command
+        self.working[command[0]] = command
         return command, inputs, attempt
 
     def newly_waiting(self) -> Sequence[tuple[PlanNode, int]]:
@@ -172,9 +171,7 @@ class RunProgress:
             output = output._replace(assigned=view)
         self.completed[index] = run
         self.latest = index, run
-        kept = self.outputs.get(index)
-        if kept is None:
-            kept = self.outputs[index] = {}
+        kept = self.outputs[index]
         kept[run] = output
         if len(kept) > KEPT_OUTPUTS:
             needed = self.scheduler.needed_outputs(index) | {run}
@@ -200,10 +197,6 @@ class RunProgress:
     def inputs_for(self, command: schedule.RunNode) -> Inputs:
         """The inputs of a run, from the outputs that its command names."""
         named, outputs = command[3], self.outputs
-        if len(named) == 1:
-            ((e, run, fresh),) = named
-            edge, source_id, label, source = self._sources[e]
-            return Inputs((_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])),))
         arrived: list[Arrived] = []
         for e, run, fresh in named:
             edge, source_id, label, source = self._sources[e]

@@ -81,11 +81,12 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 
 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
-    arrived = inputs.arrived
     # Lists, as JSON has them.
-    named: Any = {edge.label or edge.target_handle: [source_id, source] for edge, source_id, _, source, _, _ in arrived}
+    named: Any = {}
+    for edge, source_id, _, source, _, _ in inputs.arrived:
+        named[edge.label or edge.target_handle] = [source_id, source]
     payload: NodeStarted = {"label": node.label, "node_type": node.type, "run": run, "inputs": named}
-    if len(named) < len(arrived):  # two of one name
+    if len(named) < len(inputs.arrived):  # two of one name
         payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]
     if attempt is not None:
         payload["attempt"] = attempt
@@ -97,24 +98,25 @@ def node_waiting(node: PlanNode, run: int) -> NodeWaiting:
 
 
 def node_completed(
-    node: PlanNode, run: int, output: Output, duration_ms: float, *, label: str, published: Mapping[str, Any]
+    label: str, node_type: str, run: int, output: Output, duration_ms: float, published: Mapping[str, Any], *, clean: bool
 ) -> NodeCompleted:
     """Without secrets already: part by part, since looking through the whole takes long.
 
     Args:
-        label: of the node, without secrets.
+        label: of the node, without secrets already.
         published: global variables that it has set.
+        clean: whether it is known that the output holds no secret.
     """
     body, text, handles, meta, conversation, _ = output
     payload: NodeCompleted = {
         "label": label,
-        "node_type": node.type,
+        "node_type": node_type,
         "run": run,
         "status": "completed",
-        "output": redactor(body),
+        "output": body if clean else redactor(body),
         "text": redactor(text) if text else text,
         "handles": handles,
-        "meta": redactor(meta) if meta else meta,  # pyright: ignore[reportAssignmentType]
+        "meta": meta if clean or not meta else redactor(meta),  # pyright: ignore[reportAssignmentType]
         "globals": redactor(published) if published else {},
         "duration_ms": duration_ms,
     }

@@ -288,23 +288,25 @@ class RunState(Accounted):
             node.waiting_since = event.occurred_at
 
     def _node_started(self, event: Event) -> None:
-        assert event.node_id is not None
-        node = self.nodes.get(event.node_id)
+        at, node_id = event[3], event[4]
+        assert node_id is not None
+        node = self.nodes.get(node_id)
         if node is None:
-            node = self.nodes[event.node_id] = NodeState()
-            self.labels.setdefault(event.node_id, cast(NodeStarted, event.payload).get("label", event.node_id))
+            node = self.nodes[node_id] = NodeState()
+            self.labels.setdefault(node_id, cast(NodeStarted, event.payload).get("label", node_id))
         if node.started_at is None:
-            self.order.append(event.node_id)
+            self.order.append(node_id)
         node.status = _RUNNING
-        node.started_at = event[3]
-        node.text, node.waiting_since = "", None
-        node.estimated += node.pieces
-        node.pieces = 0
+        node.started_at = at
+        node.text = ""
+        node.waiting_since = node.error = None
+        if node.pieces:
+            node.estimated += node.pieces
+            node.pieces = 0
         if node.sent:
             node.sent.clear()
         if node.progress:
             node.progress.clear()
-        node.error = None
 
     def _node_output(self, event: Event) -> None:
         if (node := self.nodes.get(event.node_id or "")) is None or "kind" not in event.payload:
@@ -347,8 +349,9 @@ class RunState(Accounted):
         node.sent[str(data.get("index", ""))] = {"prompt": p["text"], **data, **system}
 
     def _node_completed(self, event: Event) -> None:
-        p: NodeCompleted = event.payload  # pyright: ignore[reportAssignmentType] - a call less
-        node_id: str = event.node_id  # pyright: ignore[reportAssignmentType]
+        p: NodeCompleted = event[5]  # pyright: ignore[reportAssignmentType] - a call less
+        node_id = event[4]
+        assert node_id is not None
         node = self.nodes[node_id]
         node.status = status = p.get("status", _COMPLETED)
         if status == _MAXITER_REACHED:
@@ -357,11 +360,10 @@ class RunState(Accounted):
         node.ended_at = event[3]
         node.duration_s += p.get("duration_ms", 0.0) / 1000
         node.output = p.get("output")
-        meta = p.get("meta")
         node.pieces = 0
         if node.paid:
             node.paid = []
-        if meta:
+        if meta := p.get("meta"):
             node.meta = meta
             node.reused = "reused" in meta
             if not meta.keys() <= _SIMPLE_META:

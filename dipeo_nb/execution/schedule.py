@@ -50,14 +50,9 @@ class Token(NamedTuple):
     """Its place among the tokens that reached a condition."""
 
 
-class Input(NamedTuple):
-    """One edge's contribution to a run."""
-
-    edge: int
-    run: int
-    """Run of the edge's source."""
-    fresh: bool
-    """False: the value was consumed by an earlier run and is still valid."""
+Input = tuple[int, int, bool]
+"""One edge's contribution to a run: the edge, the run of its source, and whether it is fresh; else the value was consumed by an
+earlier run and is still valid. (A plain tuple, since one is made in every step.)"""
 
 
 class Begin(NamedTuple):
@@ -252,15 +247,17 @@ class Scheduler:
             node.busy = None
             node.watched = -1
             self._busy -= 1
-            for edge in node.routes.get(tick[1]) or node.leaving(tick[1]):
-                target = edge.target
-                if target.single and target.busy is None and not target.queued and target.direct is None:  # as in `_push`
-                    target.direct = _new(Token, (stamp if edge.keep is None else edge.stamp_of(stamp), node.runs, 0, 0))
-                    self._active |= target.bit
-                    todo.append(target)
-                else:
+            route = node.routes.get(tick[1]) or node.leaving(tick[1])
+            if len(route) == 1 and (target := (edge := route[0]).target).single and target.busy is None and not target.queued:
+                # Nothing else can be ready before it: the token need not be put anywhere.
+                self._left(node)
+                if edge.keep is not None:
+                    stamp = edge.stamp_of(stamp)
+                self._begin(target, stamp, ((edge.index, node.runs, True),), 0)
+            else:
+                for edge in route:
                     self._push(edge, stamp, node.runs, 0)
-            self._left(node)
+                self._left(node)
         else:
             for node in self._nodes:
                 if not node.incoming:
@@ -269,7 +266,7 @@ class Scheduler:
             node = todo.popleft()
             if (direct := node.direct) is not None:
                 node.direct = None
-                self._begin(node, direct[0], (_new(Input, (node.incoming[0].index, direct[1], True)),), direct[2])
+                self._begin(node, direct[0], ((node.incoming[0].index, direct[1], True),), direct[2])
             else:
                 self._consider(node)
         if not self._busy and not self._finished:
@@ -429,9 +426,9 @@ class Scheduler:
         if node.runs and len(taken) < len(node.incoming):
             fresh = [edge for edge, _, _ in taken]
             stale = [edge for edge in node.incoming if edge.last and not edge.first and edge not in fresh]
-            inputs += [_new(Input, (edge.index, edge.last, False)) for edge in stale]
+            inputs += [(edge.index, edge.last, False) for edge in stale]
         for edge, token, many in taken:
-            inputs.append(_new(Input, (edge.index, token[1], True)))
+            inputs.append((edge.index, token[1], True))
             del edge.tokens[:many]
             edge.last = token[1]
             if not edge.data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dipeo_nb.execution.schedule import Input, RunNode, Scheduler, Token
+from dipeo_nb.execution.schedule import RunNode, Scheduler, Token
 
 
 def state_of(scheduler: Scheduler) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def command_state(command: RunNode) -> list[Any]:
 def command_of(found: Sequence[Any]) -> RunNode:
     """The inverse of `command_state`."""
     node, run, stamp, inputs = found
-    return RunNode(node, run, tuple(stamp), tuple(Input(*one) for one in inputs))
+    return RunNode(node, run, tuple(stamp), tuple((edge, source, fresh) for edge, source, fresh in inputs))
 
 
 def _stamp(found: Sequence[int] | None) -> tuple[int, ...] | None:

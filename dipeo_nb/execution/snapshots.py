@@ -154,10 +154,10 @@ class Snapshots:
 
     Args:
         seq: number of the last event that is stored already.
-        sign: gives an event as it is recorded.
+        sign: gives events as they are recorded.
     """
 
-    def __init__(self, store: RunStore, seq: int, sign: Callable[[Event], Event]) -> None:
+    def __init__(self, store: RunStore, seq: int, sign: Callable[[list[Event]], list[Event]]) -> None:
         attach = getattr(store, "attach_snapshot", None)
         self._attach: Callable[[Snapshot], None] | None = (
             None if getattr(attach, "__func__", None) is RunStore.attach_snapshot else attach

@@ -86,8 +86,8 @@ def play(
         for command in commands:
             match command:
                 case schedule.RunNode(node=index, run=run, inputs=inputs):
-                    sources = {plan.nodes[plan.edges[i.edge].source].label: i.run for i in inputs}
-                    fresh = frozenset(plan.nodes[plan.edges[i.edge].source].label for i in inputs if i.fresh)
+                    sources = {plan.nodes[plan.edges[e].source].label: run for e, run, _ in inputs}
+                    fresh = frozenset(plan.nodes[plan.edges[e].source].label for e, _, fresh in inputs if fresh)
                     runs.append(Ran(plan.nodes[index].label, run, sources, fresh))
                     running.append(command)
                 case schedule.PassOn(node=index):

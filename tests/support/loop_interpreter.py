@@ -155,7 +155,7 @@ def play(
         for command in scheduler.step(tick):
             if isinstance(command, schedule.RunNode):
                 running.append(command)
-                got = sorted((i.edge, i.run) for i in command.inputs)
+                got = sorted((edge, run) for edge, run, _ in command.inputs)
                 texts = [name(shape, decided, plan.nodes[plan.edges[e].source].label, run) for e, run in got]
                 runs.setdefault(plan.nodes[command.node].label, []).append(texts)
             elif not isinstance(command, schedule.PassOn):

@@ -92,8 +92,8 @@ class RunGate(Protocol):
         ...
 
     @abstractmethod
-    def sign(self, event: Event) -> Event:
-        """Return an event as recorded: with a signature if a run could resume from it."""
+    def sign(self, events: list[Event]) -> list[Event]:
+        """Return events as recorded: those that a run could resume from with a signature."""
         ...
 
     @abstractmethod

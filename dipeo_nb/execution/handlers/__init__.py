@@ -144,7 +144,7 @@ def begin(context: NodeContext, execute: Handler) -> Output | Coroutine[Any, Any
     try:
         return execute(context)
     except SlowEvaluationError as slow:
-        return _resumed(context, slow)
+        return go_on(context, slow)
 
 
 async def complete(context: NodeContext, work: Awaitable[Output]) -> Output:
@@ -152,10 +152,11 @@ async def complete(context: NodeContext, work: Awaitable[Output]) -> Output:
     try:
         return await work
     except SlowEvaluationError as slow:
-        return await _resumed(context, slow)
+        return await go_on(context, slow)
 
 
-async def _resumed(context: NodeContext, slow: SlowEvaluationError) -> Output:
+async def go_on(context: NodeContext, slow: SlowEvaluationError) -> Output:
+    """The output of a node's work, begun again with the text that it needs."""
     while True:
         await context.finish(slow.request)
         try:

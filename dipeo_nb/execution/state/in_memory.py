@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from types import CoroutineType
+from typing import Any
 
 from dipeo_nb.common import injection
+from dipeo_nb.common.aio import DONE
 from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary, notes_only
@@ -29,21 +32,22 @@ class InMemoryRunStore(RunStore):
     async def cleanup(self) -> None:
         """Nothing to close; the runs stay readable."""
 
-    async def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event]) -> CoroutineType[Any, Any, None]:
         if not events:
-            return
+            return DONE
         run_id = events[0].run_id
         log = self._runs.get(run_id)
         if log is None:
             check_order(events, 0, False)
             log = self._runs[run_id] = PackedLog(run_id)
         else:
-            check_order(events, log.last[0], log.latest_of_run[1] in FINAL_EVENTS and run_id not in self._claimed)
+            check_order(events, len(log), log.latest_of_run[1] in FINAL_EVENTS and run_id not in self._claimed)
         if self._claimed and not notes_only(events):
             self._claimed.discard(run_id)
         log.extend(events)
         if injection.hook is not None:
             injection.reach("store.append")
+        return DONE
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         log = self._runs.get(run_id)
@@ -124,6 +128,6 @@ class InMemoryRunStore(RunStore):
             final_status(last) if ended else Status.RUNNING,
             first.occurred_at,
             last.occurred_at if ended else None,
-            log.last.seq,
+            len(log),
             first.started.get("parent"),
         )

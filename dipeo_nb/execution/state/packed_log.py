@@ -17,6 +17,8 @@ _TYPES = tuple(EventType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
 _NOTE = EventType.RUN_NOTE
 _dumps: Callable[[Any, int], bytes] = marshal.dumps
+TOGETHER = 16
+"""Events that are packed at a time."""
 _FORM = 2
 """Version of `marshal` that takes the least time."""
 
@@ -27,28 +29,31 @@ class PackedLog(Sequence[Event]):
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._packs: list[bytes | Event] = []
-        """The events of an append each; or one alone, whose payload is large or holds some object that is not a plain value."""
+        """Events that came after each other; or one alone, whose payload is large or holds some object that is not a plain value."""
         self._starts: array[int] = array("q")
         """Of each pack, the place of its first event."""
         self._packed = 0
         """Events in packs."""
+        self._tail: list[Event] = []
+        """The latest ones, as they came."""
         self._values = SharedValues()
-        self.last: Event
-        """The latest one."""
         self.latest_of_run: Event
         """The latest one that is not a note."""
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append events."""
-        self.last = last = events[-1]
-        if last[1] is not _NOTE:
+        tail = self._tail
+        tail += events
+        if (last := events[-1])[1] is not _NOTE:
             self.latest_of_run = last
         else:
             for event in reversed(events):
                 if event[1] is not _NOTE:
                     self.latest_of_run = event
                     break
-        self._pack(events)
+        if len(tail) >= TOGETHER:
+            self._tail = []
+            self._pack(tail)
 
     def _pack(self, events: Sequence[Event]) -> None:
         try:
@@ -59,16 +64,16 @@ class PackedLog(Sequence[Event]):
             self._starts.append(self._packed)
             self._packs.append(packed)
             self._packed += len(events)
-        elif len(events) > 1:
-            for event in events:
-                self._pack((event,))
+        elif (half := len(events) // 2) > 0:
+            self._pack(events[:half])
+            self._pack(events[half:])
         else:
             self._starts.append(self._packed)
             self._packs.append(events[0]._replace(payload=self._values.shared(events[0].payload)))
             self._packed += 1
 
     def __len__(self) -> int:
-        return self._packed
+        return self._packed + len(self._tail)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -85,13 +90,15 @@ class PackedLog(Sequence[Event]):
         return self._between(0, len(self))
 
     def _between(self, start: int, stop: int) -> Iterator[Event]:
+        tail, packed = self._tail, self._packed  # of this moment: others may be appended meanwhile
         pack = bisect_right(self._starts, start) - 1
-        while start < stop:
+        while start < min(stop, packed):
             place = self._starts[pack]
             for event in self._unpacked(self._packs[pack], place + 1)[start - place : stop - place]:
                 yield event
                 start += 1
             pack += 1
+        yield from tail[start - packed : max(stop - packed, 0)]
 
     def _unpacked(self, pack: bytes | Event, seq: int) -> list[Event]:
         if not isinstance(pack, bytes):

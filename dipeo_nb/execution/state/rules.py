@@ -95,9 +95,9 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
         StorageError: one is broken; nothing may be stored.
     """
     run_id, place = events[0].run_id, stored
-    for seq, kind, run, _, _, _ in events:
+    for event in events:
         place += 1
-        if seq != place or run != run_id or kind in FINAL_EVENTS:
+        if event[0] != place or event[2] != run_id or event[1] in FINAL_EVENTS:
             break
     else:
         if stored and not ended:

@@ -196,9 +196,10 @@ class Gate:
             return self.stamp
         return {**self.stamp, "whole": mark}
 
-    def sign(self, event: Event) -> Event:
-        """Return an event with its signature."""
-        return event if self.signatures is None else signed(event, self.signatures.of(event))
+    def sign(self, events: list[Event]) -> list[Event]:
+        """Return events with their signatures."""
+        signatures = self.signatures
+        return events if signatures is None else [signed(event, signatures.of(event)) for event in events]
 
     def admit(self, events: Sequence[Event]) -> None:
         """Check whether a run may continue from these events of a record.

@@ -42,7 +42,7 @@ def test_it_reads_as_a_list(count: int):
     log, events = log_of(count)
     assert len(log) == count
     assert list(log) == events
-    assert log.last is events[-1]
+    assert log.latest_of_run == next(event for event in reversed(events) if event.type is not EventType.RUN_NOTE)
     places = [None, 0, 1, count - 1, count, count + 5, -1, -2, -count - 5]
     for begin in places:
         for end in places:
