@@ -24,11 +24,11 @@ from dipeo_nb.config.child_environment import (
 from dipeo_nb.config.current import get_settings, override_settings, reset_settings
 from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_AFTER, DEFAULT_MODEL_ENDS, default_model
 from dipeo_nb.config.explain import Setting, SettingsTable
-from dipeo_nb.config.origins import DEFAULT, GIVEN, Credential, FolderSecret, Origin
+from dipeo_nb.config.origins import DEFAULT, GIVEN, Credential, Origin
 from dipeo_nb.config.redaction import without_password
 from dipeo_nb.config.scopes import Scope
 from dipeo_nb.config.secrets import secret_values
-from dipeo_nb.config.settings import Settings, folder_suggestions, not_approved, scope_of
+from dipeo_nb.config.settings import FIELDS, Settings, folder_suggestions, not_approved, scope_of
 from dipeo_nb.config.sources import user_file
 from dipeo_nb.config.suggestions import Approval, Approvals, Suggestion, Suggestions, use_approvals
 from dipeo_nb.config.warnings import FolderSettingWarning, UnknownSettingWarning
@@ -38,12 +38,12 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_MODEL_AFTER",
     "DEFAULT_MODEL_ENDS",
+    "FIELDS",
     "GIVEN",
     "OWN_HOSTS",
     "Approval",
     "Approvals",
     "Credential",
-    "FolderSecret",
     "FolderSettingWarning",
     "Origin",
     "Scope",

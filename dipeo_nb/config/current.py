@@ -8,14 +8,17 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from dipeo_nb.config.settings import Settings
+from dipeo_nb.config.plain import settings_of
+from dipeo_nb.config.settings import FIELDS, Settings
+from dipeo_nb.config.sources import Sources
 from dipeo_nb.config.warnings import warn
 
 
 @cache
 def _cached() -> Settings:
-    settings = Settings()
-    warn(settings._sources)
+    sources = Sources.read(FIELDS)
+    settings = settings_of(sources, sources.chosen({}))
+    warn(sources)
     return settings
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pydantic import SecretStr
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,3 @@ class Credential(NamedTuple):
     variable: str
     secret: SecretStr
     origin: Origin
-
-
-class FolderSecret(SecretStr):
-    """A key that came with a folder; other types mark keys of the user's own."""
-
-    def __init__(self, text: str, origin: Origin) -> None:
-        super().__init__(text)
-        self.origin = origin

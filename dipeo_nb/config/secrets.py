@@ -6,12 +6,10 @@ import os
 import re
 from urllib.parse import unquote
 
-from pydantic import SecretStr
-
 from dipeo_nb.common.secret_names import is_secret_name, looks_random, may_be_secret_name, secrets_of_text
 from dipeo_nb.config.current import get_settings
 from dipeo_nb.config.redaction import SECRET_NAME, URL, url_secrets
-from dipeo_nb.config.settings import Settings
+from dipeo_nb.config.settings import FIELDS, Settings
 
 _PATH = re.compile(r"\s|^(?:[/~.]|[A-Za-z]:[/\\])")
 
@@ -23,9 +21,9 @@ def secret_values(settings: Settings | None = None) -> set[str]:
     Short values and paths are omitted: they occur in ordinary text and are not secrets.
     """
     settings = settings or get_settings()
-    fields = [settings.peek(name) for name in type(settings).model_fields]
-    keys = {value.get_secret_value().strip() for value in fields if isinstance(value, SecretStr)}
-    urls = [found["rest"] for value in fields if isinstance(value, str) for found in URL.finditer(value)]
+    values = {name: settings.peek(name) for name in FIELDS}
+    keys = {value.get_secret_value().strip() for name, value in values.items() if FIELDS[name].secret and value is not None}
+    urls = [found["rest"] for value in values.values() if isinstance(value, str) for found in URL.finditer(value)]
     keys |= {text for url in urls for secret in url_secrets(url) for text in (secret, unquote(secret))}
     others = (
         value.strip()

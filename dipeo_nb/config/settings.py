@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    PrivateAttr,
-    SecretStr,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-)
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dipeo_nb.common import child_environment, clock, lazy
-from dipeo_nb.config.addresses import ollama_address
+from dipeo_nb.common import clock, lazy
 from dipeo_nb.config.default_model import DEFAULT_MODEL, DEFAULT_MODEL_ENDS, default_model
 from dipeo_nb.config.explain import Setting, SettingsTable, standing
 from dipeo_nb.config.fields import (
-    AbsolutePath,
+    absolute,
+    address,
     declared,
     home,
     listed,
-    path_list,
+    names,
+    passed,
     path_or_url,
     path_or_url_text,
+    paths,
     setting,
     upper,
 )
-from dipeo_nb.config.origins import DEFAULT, GIVEN, Credential, Origin
-from dipeo_nb.config.redaction import shown, without_password
+from dipeo_nb.config.origins import DEFAULT, Credential, Origin
+from dipeo_nb.config.redaction import shown
 from dipeo_nb.config.scopes import Scope
 from dipeo_nb.config.sources import Sources, user_file
 from dipeo_nb.config.suggestions import Approval, Suggestions, approval_of
@@ -46,12 +37,20 @@ from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
 
 if TYPE_CHECKING:
     from urllib import request
+
+    import pydantic
+    from pydantic import SecretStr
 else:
     request = lazy.module("urllib.request")  # brings an HTTP client and TLS
+    pydantic = lazy.module("pydantic")  # takes longer to import than a diagram to read
+checked: Any = lazy.module("dipeo_nb.config.checked")
 
 
-class Settings(BaseSettings):
+class Settings:
     """Everything that can be configured; see each field for variable, unit and default.
+
+    This class declares the fields, and has what follows from their values. Its instances are `CheckedSettings`, a pydantic-settings
+    model, or `PlainSettings` while no value needs a check.
 
     Reading a field whose only value is a suggestion of the folder that has not been approved raises SettingNotApprovedError.
 
@@ -62,9 +61,7 @@ class Settings(BaseSettings):
         ConfigurationError: a value is invalid, there is no such setting, or a file cannot be read.
     """
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False)
-
-    base_dir: AbsolutePath = setting("DIPEO_BASE_DIR", default=None, scope="personal")
+    base_dir: Path = setting("DIPEO_BASE_DIR", default=None, scope="personal", before=absolute)
     """Root of all relative names in diagrams (DIPEO_BASE_DIR; default: the current directory)."""
     default_llm_model: str = setting(
         "DIPEO_DEFAULT_LLM_MODEL", "DIPEO_LLM_DEFAULT_MODEL", default=DEFAULT_MODEL, scope="suggested"
@@ -86,9 +83,7 @@ class Settings(BaseSettings):
     llm_mode: Literal["live", "record", "replay", "auto"] = setting("DIPEO_LLM_MODE", default="live", scope="suggested")
     """Recording of model answers: `record` calls models and records them, `replay` calls nothing, `auto` replays what is recorded
     and records the rest (a cache)."""
-    llm_recordings: Annotated[Path | None, BeforeValidator(home)] = setting(
-        "DIPEO_LLM_RECORDINGS", default=None, scope="suggested"
-    )
+    llm_recordings: Path | None = setting("DIPEO_LLM_RECORDINGS", default=None, scope="suggested", before=home)
     """Folder of the recordings, below base_dir when relative; default: <base_dir>/.dipeo/recordings."""
     execution_timeout: float = setting(
         "DIPEO_EXECUTION_TIMEOUT", "DIPEO_EXECUTION_ENGINE_TIMEOUT_S", default=3600.0, gt=0, scope="harmless"
@@ -104,28 +99,30 @@ class Settings(BaseSettings):
     """Nodes of one run that execute at the same time."""
     max_iterations: int = setting("DIPEO_MAX_ITERATIONS", "DIPEO_EXECUTION_MAX_ITERATIONS", default=100, ge=1, scope="harmless")
     """Runs of one node within one run of a diagram, after which the loop counts as endless."""
-    state_store_path: Annotated[Path | str | None, BeforeValidator(path_or_url)] = setting(
-        "STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None, scope="suggested"
+    state_store_path: Path | str | None = setting(
+        "STATE_STORE_PATH", "DIPEO_STATE_STORE_PATH", default=None, scope="suggested", before=path_or_url
     )
     """The run store: an SQLite file (default: <base_dir>/.dipeo/runs.db), a PostgreSQL database (`postgresql://user@host/name`), or
     `:memory:` (runs are not kept)."""
     state_store_sync: Literal["normal", "full"] = setting("DIPEO_STATE_STORE_SYNC", default="normal", scope="harmless")
     """`normal` survives a killed process; `full` also survives a power failure, at about ten times the time per commit."""
-    blob_store: Annotated[str | None, BeforeValidator(path_or_url_text)] = setting(
-        "DIPEO_BLOB_STORE", default=None, scope="suggested"
-    )
+    blob_store: str | None = setting("DIPEO_BLOB_STORE", default=None, scope="suggested", before=path_or_url_text)
     """Store of blobs and artifacts: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
-    conversation_store: Annotated[str | None, BeforeValidator(home)] = setting(
-        "DIPEO_CONVERSATION_STORE", default=None, scope="suggested"
-    )
+    conversation_store: str | None = setting("DIPEO_CONVERSATION_STORE", default=None, scope="suggested", before=home)
     """Store of conversations and persons that outlive a run: the path of an SQLite file, `memory:`, or `redis://…`
     (conversations only); default: <base_dir>/.dipeo/conversations.db."""
-    cache_dir: AbsolutePath = setting(
-        "DIPEO_CACHE_DIR", default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)), scope="personal"
+    cache_dir: Path = setting(
+        "DIPEO_CACHE_DIR",
+        default=Path(platformdirs.user_cache_dir("dipeo-nb", appauthor=False)),
+        scope="personal",
+        before=absolute,
     )
     """Folder of the embedded models."""
-    data_dir: AbsolutePath = setting(
-        "DIPEO_DATA_DIR", default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)), scope="personal"
+    data_dir: Path = setting(
+        "DIPEO_DATA_DIR",
+        default=Path(platformdirs.user_data_dir("dipeo-nb", appauthor=False)),
+        scope="personal",
+        before=absolute,
     )
     """Folder of the user's own records: stored keys, and which code of diagrams from elsewhere is trusted. Never a folder
     that a server exposes."""
@@ -134,9 +131,9 @@ class Settings(BaseSettings):
     is one, else the file."""
     keys_passphrase: SecretStr | None = setting("DIPEO_KEYS_PASSPHRASE", default=None, scope="personal")
     """Encrypts the keys in that file; an unencrypted file is encrypted when it is next written."""
-    local_model: Annotated[str, BeforeValidator(home)] = setting("DIPEO_LOCAL_MODEL", default="smollm2-135m", scope="suggested")
+    local_model: str = setting("DIPEO_LOCAL_MODEL", default="smollm2-135m", scope="suggested", before=home)
     """Model of `--model local`: a name of the model store, or the path of a GGUF file."""
-    open_places: tuple[str, ...] = setting("DIPEO_OPEN_PLACES", default=())
+    open_places: tuple[str, ...] = setting("DIPEO_OPEN_PLACES", default=(), before=names)
     """Names beginning with a dot that diagrams may use, separated by commas (`.github,.vscode`)."""
     max_file_size: int = setting("DIPEO_MAX_FILE_SIZE", default=50 * 1024 * 1024, ge=1, scope="harmless")
     """Bytes; larger files are neither read nor written."""
@@ -149,7 +146,7 @@ class Settings(BaseSettings):
         "DIPEO_EVENT_QUEUE_SIZE", "DIPEO_MSG_MAX_QUEUE_SIZE", default=10_000, ge=1, scope="harmless"
     )
     """Events that may wait for one slow subscriber."""
-    pass_env: str = setting("DIPEO_PASS_ENV", default="")
+    pass_env: str = setting("DIPEO_PASS_ENV", default="", before=passed)
     """Environment variables that the code of diagrams sees in addition to the harmless ones (`GH_PAT, AWS_*`; in a file also a
     list)."""
     otel: bool = setting("DIPEO_OTEL", default=False, scope="suggested")
@@ -161,7 +158,7 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = setting("ANTHROPIC_BASE_URL", default=None, scope="suggested")
     google_base_url: str | None = setting("GOOGLE_BASE_URL", "GOOGLE_GEMINI_BASE_URL", default=None, scope="suggested")
     """Another server for Gemini; without the version (`/v1beta`), which is appended."""
-    ollama_host: str = setting("OLLAMA_HOST", default="http://localhost:11434", scope="suggested")
+    ollama_host: str = setting("OLLAMA_HOST", default="http://localhost:11434", scope="suggested", before=address)
     """Address of the Ollama server; in any form that Ollama takes (`gpu-box`, `127.0.0.1:11434`, `http://…`)."""
     host: str = setting("DIPEO_HOST", default="127.0.0.1", scope="personal")
     """Address that `dipeo-nb serve` listens on; the default is reachable from this machine only."""
@@ -171,75 +168,43 @@ class Settings(BaseSettings):
     """Token of `dipeo-nb serve`; default: a new one for each start, printed."""
     cors_origins: str = setting("DIPEO_CORS_ORIGINS", default="")
     """Origins whose pages may call `dipeo-nb serve` (`https://lab.example.org`), separated by commas; `*`: all. Default: none."""
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(upper)] = setting(
-        "DIPEO_LOG_LEVEL", default="INFO", scope="harmless"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = setting(
+        "DIPEO_LOG_LEVEL", default="INFO", scope="harmless", before=upper
     )
     """Lowest level that commands log to stderr. In a notebook, configure logging with the module `logging`."""
     guest_budget: float = setting("DIPEO_GUEST_BUDGET", default=0.10, ge=0)
     """US dollars that a run of an untrusted diagram may spend on models without approval, including its sub-diagrams (and 50 calls
     and 200,000 tokens at most); 0: approval is needed before any model is called."""
-    trusted_folders: Annotated[tuple[AbsolutePath, ...], BeforeValidator(path_list)] = setting("DIPEO_TRUST", default=())
+    trusted_folders: tuple[Path, ...] = setting("DIPEO_TRUST", default=(), before=paths)
     """Folders whose diagrams, including those in subfolders, count as the user's own; in the variable separated as in PATH."""
 
-    @field_validator("open_places", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if TYPE_CHECKING:
+        _origins: dict[str, Origin]
+        _waiting: dict[str, Any]
+        """Suggestions of the folder; they have no effect until approved."""
+        _sources: Sources
 
-    @field_validator("ollama_host", mode="before")
-    @classmethod
-    def _address(cls, value: Any) -> Any:
-        return ollama_address(value) if isinstance(value, str) else value
+        def __init__(self, **given: Any) -> None: ...
 
-    @field_validator("pass_env", mode="before")
-    @classmethod
-    def _passed(cls, value: Any) -> Any:
-        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if isinstance(text, str) and (never := child_environment.refused(listed(text))):
-            raise ValueError(f"{', '.join(never)}: never handed to the code of diagrams")
-        return text
+        def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+            """Return a copy with other values, which are validated and count as the user's own.
 
-    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
-    _waiting: dict[str, Any] = PrivateAttr(default_factory=dict)
-    """Suggestions of the folder; they have no effect until approved."""
-    _sources: Sources = PrivateAttr()
+            Raises:
+                ConfigurationError: a value is invalid, or there is no such setting.
+            """
+            ...
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only what `Sources` has chosen, since the effect of a value depends on its origin."""
-        return (init_settings,)
+    def __new__(cls, *args: Any, **given: Any) -> Self:
+        # as `pathlib.Path` makes a path of this system
+        return object.__new__(checked.CheckedSettings if cls is Settings else cls)
 
-    def __init__(self, **given: Any) -> None:
-        sources = Sources.read(FIELDS)
-        chosen = sources.chosen(_by_field(given))
-        try:
-            super().__init__(**{name: value for name, (value, _) in chosen.items()})
-        except ValidationError as error:
-            raise _unusable(error, {name: origin for name, (_, origin) in chosen.items()}) from None
-        self._sources = sources
-        self._origins = {name: origin for name, (_, origin) in chosen.items()}
-        for name, origin in self._origins.items():
-            if origin.suggestion:
-                self._waiting[name] = vars(self).pop(name)
-        if "default_llm_model" not in self._origins:
-            del vars(self)["default_llm_model"]  # it depends on the day on which it is read
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Look up suggestions of the folder and the default model, which are not in the instance's dictionary."""
-            if name in FIELDS and name in self._waiting:
-                return self._approved(name)
-            if name == "default_llm_model" and name not in self._origins:
-                return default_model()
-            return super().__getattr__(name)
+    def _absent(self, name: str) -> Any:
+        """Return the value of a field that is not in the instance's dictionary: a suggestion of the folder, or the default model."""
+        if name in self._waiting:
+            return self._approved(name)
+        if name == "default_llm_model" and name not in self._origins:
+            return default_model()
+        raise AttributeError(name)
 
     def _approved(self, name: str) -> Any:
         approval = self.approval()
@@ -275,46 +240,15 @@ class Settings(BaseSettings):
         """The folder whose `.env` and `dipeo.toml` were read: the current directory at that time."""
         return self._sources.folder
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other values, which are validated and count as the user's own.
-
-        Raises:
-            ConfigurationError: a value is invalid, or there is no such setting.
-        """
-        copied = super().model_copy(deep=deep)
-        changes = _by_field(update or {})
-        blank = type(self).__new__(type(self))
-        try:
-            BaseModel.__init__(blank, **changes)
-        except ValidationError as error:
-            raise _unusable(error, {}) from None
-        vars(copied).update({name: vars(blank)[name] for name in changes})
-        copied._origins = {**self._origins, **dict.fromkeys(changes, GIVEN)}
-        copied._waiting = {name: value for name, value in self._waiting.items() if name not in changes}
-        return copied
-
-    @model_serializer(mode="wrap")
-    def _dumped(self, handler: SerializerFunctionWrapHandler) -> Any:
-        whole = BaseModel.model_copy(self)
-        if "default_llm_model" not in self._origins:
-            vars(whole)["default_llm_model"] = default_model()
-        return handler(whole)
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():
-            yield name, without_password(value) if isinstance(value, str) else value
-        if "default_llm_model" not in self._origins:
-            yield "default_llm_model", default_model()
-
     def explain(self) -> SettingsTable:
         """Return all settings with value (keys masked), origin, standing and variables; a table in a notebook."""
         return SettingsTable(self._explained())
 
     def _explained(self) -> Iterator[Setting]:
         ignored = {name for names in self._sources.ignored.values() for name in names}
-        for name, (variables, _) in FIELDS.items():
-            origin, value = self.origin(name), self.peek(name)
-            text = "…" if isinstance(value, SecretStr) else "" if value is None else shown(value)
+        for name, field in FIELDS.items():
+            variables, origin, value = field.variables, self.origin(name), self.peek(name)
+            text = "" if value is None else "…" if field.secret else shown(value)
             in_vain = bool(ignored & {name, name.upper(), *variables, *(v.lower() for v in variables)})
             source = str(origin)
             if name == "default_llm_model" and self.default_was_replaced:
@@ -327,23 +261,26 @@ class Settings(BaseSettings):
         A field's variable returns the field's value, even if changed in code; others are looked up in the current environment
         and in `.env`. The user's own keys take precedence.
         """
-        fields = {name: field for field, (names, _) in FIELDS.items() for name in names}
-        found: list[Credential] = []
-        for variable in variables:
-            if variable in fields:
-                value, origin = getattr(self, fields[variable]), self.origin(fields[variable])
-                text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
-                name = origin.variable if origin.variable in variables else variable
-                found.append(Credential(name, SecretStr(text.strip()), origin))
-                continue
-            values = (
-                (os.environ.get(variable), Origin("environment", variable)),
-                (self._sources.dotenv.get(variable.upper()), Origin(".env", variable, self._sources.folder / ".env")),
-            )
-            found += (Credential(variable, SecretStr((text or "").strip()), origin) for text, origin in values)
+        found = [entry for variable in variables for entry in self._texts_of(variable, variables)]
         wanted = {"anybody": (True, False), "user": (True,), "folder": (False,)}[of]
-        there = [c for c in found if c.secret.get_secret_value() and c.origin.personal in wanted]
-        return min(there, key=lambda c: not c.origin.personal, default=None)
+        there = [(name, text.strip(), origin) for name, text, origin in found if text.strip() and origin.personal in wanted]
+        if not there:
+            return None
+        name, text, origin = min(there, key=lambda entry: not entry[2].personal)
+        return Credential(name, pydantic.SecretStr(text), origin)
+
+    def _texts_of(self, variable: str, variables: Collection[str]) -> Iterator[tuple[str, str, Origin]]:
+        """Yield the values of one of *variables*, each with the name it is set by and its origin."""
+        name = FIELD_OF.get(variable)
+        if name is None:
+            yield variable, os.environ.get(variable, ""), Origin("environment", variable)
+            text = self._sources.dotenv.get(variable.upper(), "")
+            yield variable, text, Origin(".env", variable, self._sources.folder / ".env")
+            return
+        value, origin = getattr(self, name), self.origin(name)
+        if value is not None:
+            text = value.get_secret_value() if FIELDS[name].secret else str(value)
+            yield origin.variable if origin.variable in variables else variable, text, origin
 
     @property
     def own_places(self) -> tuple[Path, ...]:
@@ -384,7 +321,9 @@ class Settings(BaseSettings):
         return None if place in (":memory:", "memory:") else place
 
 
-FIELDS = declared(Settings.model_fields)
+FIELDS = declared(Settings)
+FIELD_OF = {variable: name for name, field in FIELDS.items() for variable in field.variables}
+"""Variable → field."""
 
 
 def _is_path(place: Path | str | None) -> TypeGuard[Path | str]:
@@ -423,10 +362,13 @@ def scope_of(name: str) -> Scope:
     return FIELDS[name].scope
 
 
-def _by_field(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by field, given by field or by variable."""
-    fields = {variable: field for field, (names, _) in FIELDS.items() for variable in names}
-    found = {fields.get(name.upper(), name): value for name, value in given.items()}
+def by_field(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by field, given by field or by variable.
+
+    Raises:
+        ConfigurationError: there is no such setting.
+    """
+    found = {FIELD_OF.get(name.upper(), name): value for name, value in given.items()}
     for name in found:
         if name not in FIELDS:
             raise _unknown(name)
@@ -437,15 +379,3 @@ def _unknown(name: str) -> ConfigurationError:
     near = difflib.get_close_matches(name, FIELDS, n=1)
     guess = f"Did you mean '{near[0]}'? " if near else ""
     return ConfigurationError(f"There is no setting '{name}'.", hint=f"{guess}get_settings().explain() lists them.")
-
-
-def _unusable(error: ValidationError, origins: Mapping[str, Origin]) -> ConfigurationError:
-    """Return the error for invalid values. It does not repeat them: one may be a key in the wrong variable."""
-    wrong: dict[str, str] = {}
-    for found in error.errors(include_input=False, include_url=False):
-        name = str(found["loc"][0]) if found["loc"] else "settings"
-        origin = origins.get(name, GIVEN)
-        where = f"{origin.variable} ({origin.file})" if origin.file else origin.variable or name
-        wrong.setdefault(where, str(found["msg"]))
-    said = "; ".join(f"{where}: {message}" for where, message in wrong.items())
-    return ConfigurationError(f"A setting cannot be used. {said}.", hint="Correct or unset it.")

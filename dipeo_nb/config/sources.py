@@ -18,6 +18,8 @@ from dipeo_nb.config.suggestions import Suggestion, Suggestions
 
 Fields = Mapping[str, Declared]
 """Fields of `Settings` by name."""
+Chosen = Mapping[str, tuple[Any, Origin]]
+"""Field → (value, origin)."""
 
 
 def user_file() -> Path:
@@ -126,8 +128,8 @@ def _values(fields: Fields, pairs: Iterable[tuple[str, Any]], *, by_name: bool =
     """Return field → (name, value) of those that are set, by variable in any case; *by_name*: by field, too."""
     upper = {name.upper(): (name, value) for name, value in pairs if not _is_empty(value)}
     found: dict[str, tuple[str, Any]] = {}
-    for field, (variables, _) in fields.items():
-        names = (*((field.upper(),) if by_name else ()), *variables)
+    for field, declared in fields.items():
+        names = (*((field.upper(),) if by_name else ()), *declared.variables)
         if (there := next((upper[name] for name in names if name in upper), None)) is not None:
             found[field] = there
     return found

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from dipeo_nb.config import (
     DEFAULT,
-    FolderSecret,
     FolderSettingWarning,
     Origin,
     Settings,
@@ -22,6 +21,7 @@ from dipeo_nb.config import (
     not_approved,
     without_password,
 )
+from dipeo_nb.config.folder_secret import FolderSecret
 from dipeo_nb.domain.chat import LLMRequest, normalize_service
 from dipeo_nb.domain.ports import APIKeyPort, LLMClient
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, LLMError

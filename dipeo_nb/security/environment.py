@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import SecretStr
-
+from dipeo_nb.common import lazy
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.config import Credential, FolderSecret, Settings, get_settings
+from dipeo_nb.config import Credential, Settings, get_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.llm_providers import normalize_service
 from dipeo_nb.errors import APIKeyError, APIKeyNotFoundError, ValidationError
 from dipeo_nb.security.folder_settings import is_trusted_folder
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from dipeo_nb.config import folder_secret
+else:
+    folder_secret = lazy.module("dipeo_nb.config.folder_secret")  # needs pydantic
 
 FURTHER: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -115,7 +121,7 @@ class EnvironmentAPIKeyService:
         if found is None:
             raise not_found(key_id, self._variables)
         redactor.add(text := found.secret.get_secret_value())
-        return found.secret if found.origin.personal else FolderSecret(text, found.origin)
+        return found.secret if found.origin.personal else folder_secret.FolderSecret(text, found.origin)
 
     async def set_api_key(self, key_id: str, key: str) -> None:
         raise self._read_only(key_id, "Set")

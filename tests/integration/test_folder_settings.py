@@ -20,6 +20,7 @@ from pydantic import SecretStr
 import dipeo_nb as dp
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import (
+    FIELDS,
     FolderSettingWarning,
     Settings,
     UnknownSettingWarning,
@@ -90,12 +91,11 @@ HOSTILE: dict[str, tuple[str, str]] = {
 """Field → two values that a hostile folder may want."""
 STATES = ("unapproved", "approved", "changed", "declined")
 FILES = (".env", "dipeo.toml")
-CASES = [(field, file, state) for field in Settings.model_fields for file in FILES for state in STATES]
+CASES = [(field, file, state) for field in FIELDS for file in FILES for state in STATES]
 
 
 def variable_of(field: str) -> str:
-    extra: Any = Settings.model_fields[field].json_schema_extra
-    return extra["variables"][0]
+    return FIELDS[field].variables[0]
 
 
 def write(folder: Path, file: str, **values: str) -> None:
@@ -127,7 +127,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_is_a_case_for_every_field():
     """A new setting needs a hostile value here, so that its scope is thought about."""
-    assert set(HOSTILE) == set(Settings.model_fields)
+    assert set(HOSTILE) == set(FIELDS)
     assert len(set(CASES)) >= 200
     assert len(CASES) == 8 * len(HOSTILE)
 
@@ -550,7 +550,7 @@ def test_a_file_cannot_take_variables_of_the_environment(folder: Path, monkeypat
     assert settings.anthropic_api_key == SecretStr("xy")
 
 
-@pytest.mark.parametrize("field", Settings.model_fields)
+@pytest.mark.parametrize("field", FIELDS)
 def test_an_empty_variable_is_unset(field: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
     """In the environment, in .env, in dipeo.toml: the default."""
     if variable_of(field) == "DIPEO_DATA_DIR":

@@ -6,6 +6,7 @@ import ast
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import dipeo_nb
 from dipeo_nb.config import (
+    FIELDS,
     Settings,
     UnknownSettingWarning,
     get_settings,
@@ -23,6 +25,8 @@ from dipeo_nb.config import (
     secret_values,
     without_password,
 )
+from dipeo_nb.config.checked import CheckedSettings
+from dipeo_nb.config.plain import PlainSettings
 from dipeo_nb.domain.llm_providers import BUILT_IN
 from dipeo_nb.errors import ConfigurationError, UserError
 from dipeo_nb.security.environment import variables_of_services
@@ -162,7 +166,7 @@ def test_every_field_is_documented():
         for a, b in itertools.pairwise(body)
         if isinstance(a, ast.AnnAssign) and isinstance(a.target, ast.Name) and isinstance(b, ast.Expr)
     }
-    bare = set(Settings.model_fields) - documented
+    bare = set(FIELDS) - documented
     assert bare <= {
         "openai_api_key",
         "anthropic_api_key",
@@ -171,6 +175,44 @@ def test_every_field_is_documented():
         "anthropic_base_url",
         "log_level",
     }
+
+
+PLAIN = {
+    "nothing": {},
+    "keys": {"OPENAI_API_KEY": "sk-of-a-test", "DIPEO_KEYS_PASSPHRASE": "of a test"},
+    "paths": {"DIPEO_DATA_DIR": "~", "STATE_STORE_PATH": "runs.db", "DIPEO_BLOB_STORE": "memory:"},
+    "lists": {"DIPEO_OPEN_PLACES": ".github, .vscode", "DIPEO_TRUST": f"a{os.pathsep}b"},
+    "texts": {"OLLAMA_HOST": "box", "DIPEO_PASS_ENV": "GH_PAT", "DIPEO_DEFAULT_LLM_MODEL": "echo"},
+}
+CHECKED = {
+    "a number": {"DIPEO_PORT": "1", "OPENAI_API_KEY": "sk-of-a-test"},
+    "a choice": {"DIPEO_LLM_MODE": "auto"},
+    "a truth value": {"DIPEO_OTEL": "no"},
+}
+
+
+@pytest.mark.parametrize("variables", [*PLAIN.values(), *CHECKED.values()], ids=[*PLAIN, *CHECKED])
+def test_plain_and_checked_settings_are_the_same(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Values that need no check are as the model would have them, and what they cannot do the model does."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "dipeo.toml").write_text('llm_fallbacks = "openai:gpt-6-luna"\n')
+    found, checked = get_settings(), Settings()
+    assert isinstance(found, PlainSettings) == (variables in PLAIN.values())
+    assert isinstance(checked, CheckedSettings)
+    assert [found.peek(name) for name in FIELDS] == [checked.peek(name) for name in FIELDS]
+    assert [type(found.peek(name)) for name in FIELDS] == [type(checked.peek(name)) for name in FIELDS]
+    assert found.explain() == checked.explain()
+    assert found.waits("llm_fallbacks") == checked.waits("llm_fallbacks") is True
+    assert found == checked == pickle.loads(pickle.dumps(found))
+    assert (repr(found), hash(found), secret_values(found)) == (repr(checked), hash(checked), secret_values(checked))
+    assert found.model_dump_json() == checked.model_dump_json()  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(found.model_copy(update={"base_dir": tmp_path}), type(found))
+    assert found.model_copy(update={"port": 7}).port == 7
+    with pytest.raises(ValueError, match="frozen"):
+        found.port = 3
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        found.nothing_of_the_kind  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
 
 
 def test_passwords_in_urls_are_secrets():
@@ -196,11 +238,11 @@ def test_every_setting_is_read_by_something():
             ):
                 read.add(node.attr)
     read |= {facts.base_url_setting for facts in BUILT_IN.values()}  # by the clients
-    keys = {name for name in Settings.model_fields if scope_of(name) == "key"}  # by `Settings.secret`, through their variables
+    keys = {name for name in FIELDS if scope_of(name) == "key"}  # by `Settings.secret`, through their variables
     variables = {variable for found in variables_of_services().values() for variable in found}
     for name in keys:
         assert {name.upper()} & variables
-    assert set(Settings.model_fields) - read - keys == set()
+    assert set(FIELDS) - read - keys == set()
 
 
 def test_the_level_of_the_log_has_its_effect(tmp_path: Path):

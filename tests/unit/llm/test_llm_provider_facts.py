@@ -21,7 +21,7 @@ import dipeo_nb as dp
 from dipeo_nb import cli
 from dipeo_nb.common import redaction
 from dipeo_nb.common.redaction import redactor
-from dipeo_nb.config import Settings, get_settings
+from dipeo_nb.config import FIELDS, get_settings
 from dipeo_nb.domain import llm_providers
 from dipeo_nb.domain.chat import TokenUsage, parse_model
 from dipeo_nb.domain.lifecycle import lifecycle
@@ -261,7 +261,7 @@ def test_keys_are_found_by_names_of_models(name: str, service: str):
 
 def test_names_of_services_in_telemetry_and_settings():
     assert facts_of(normalize_service("google")).telemetry_name == "gcp.gemini"
-    assert {facts.base_url_setting for facts in BUILT_IN.values() if facts.base_url_setting} <= set(Settings.model_fields)
+    assert {facts.base_url_setting for facts in BUILT_IN.values() if facts.base_url_setting} <= set(FIELDS)
 
 
 def _abilities() -> set[str]:
