@@ -10,10 +10,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from dipeo_nb.common.aio import uncancelled
+from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.rows import Batch
+from dipeo_nb.execution.state.snapshots import SnapshotRow
 
 B = TypeVar("B")
 MOST_TOGETHER = 100
 """Batches of one transaction: it holds up the event loop no longer than a moment."""
+
+
+class Addition(NamedTuple):
+    """What a run appends."""
+
+    events: Sequence[Event]
+    batch: Batch
+    snapshots: Sequence[SnapshotRow]
+    of_ended: bool
+    """It is a note on a run that has ended."""
 
 
 class _Waiting(NamedTuple, Generic[B]):
@@ -25,7 +39,8 @@ class GroupCommit(Generic[B]):
     """Gathers batches and has them written.
 
     Args:
-        write: stores batches as one, all or nothing; each of them is then stored alone when it raises.
+        write: stores batches as one, all or nothing; each of them is then stored alone when it raises, unless the store is away
+            (a StorageError of the cause `unavailable`), which it is for all of them.
     """
 
     def __init__(self, write: Callable[[Sequence[B]], Awaitable[None]]) -> None:
@@ -71,8 +86,9 @@ class GroupCommit(Generic[B]):
                 if waiting:
                     await self._write([one.batch for one in waiting])
             except Exception as error:  # noqa: BLE001 - each batch has its own error
-                if len(waiting) == 1:
-                    _settle(waiting[0], error)
+                if len(waiting) == 1 or (isinstance(error, StorageError) and error.facts.get("cause") == "unavailable"):
+                    for one in waiting:
+                        _settle(one, error)
                 else:
                     for one in waiting:
                         await self._write_alone(one)

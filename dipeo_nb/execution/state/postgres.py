@@ -19,6 +19,7 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.postgres_schema import EVENTS, HOLDING, RELATED, RUNS
 from dipeo_nb.execution.state.postgres_server import PostgresServer
 from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of, like
@@ -32,6 +33,10 @@ from dipeo_nb.execution.state.rules import (
     taken_over,
 )
 from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
+
+_INSERT_BLOBS = (
+    "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING"
+)
 
 
 @logged("append", "events", "runs", "run")
@@ -51,6 +56,9 @@ class PostgresRunStore(RunStore):
         self._held: set[str] = set()
         """Runs that were begun or claimed here."""
         self._attached = Attached()
+        self._group = GroupCommit(self._store)
+        self._latest = ""
+        """The run that appended last: one that has the store to itself for the moment need not wait for others to come."""
 
     def __repr__(self) -> str:
         return f"PostgresRunStore({self.place!r})"
@@ -79,62 +87,11 @@ class PostgresRunStore(RunStore):
             if first.seq != 1 and first.run_id in self._held and not await self.beat(first.run_id):
                 raise taken_over(first.run_id, "another process") from None
             raise
-        snapshots = rows_of(attached, last.seq)
-        batch = batch_of(events)
-        columns = [list(column) for column in zip(*batch.events, strict=True)]
-        tried = False
-
-        async def write(connection: Any) -> None:
-            nonlocal tried
-            again, tried = tried, True
-            if again and (await self._counted(connection, first.run_id))[0] >= last.seq:
-                return  # it was stored, and only the answer got lost
-            blobs = await self._missing(connection, first.run_id, batch.blobs) if batch.blobs else {}
-            async with connection.transaction(), connection.pipeline():
-                if blobs:
-                    await connection.execute(
-                        "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) "
-                        "ON CONFLICT DO NOTHING",
-                        (first.run_id, list(blobs), list(blobs.values())),
-                    )
-                if first.seq == 1:
-                    await connection.execute(
-                        "INSERT INTO dipeo_runs VALUES (%s, %s, %s, %s, NULL, 0, %s, %s)",
-                        (first.run_id, str(first.started.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
-                         first.started.get("parent"), self._owner),
-                    )  # fmt: skip
-                await connection.execute(
-                    "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "
-                    "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
-                    (first.run_id, *columns),
-                )
-                for seq, names in batch.references.items():
-                    await connection.execute(
-                        "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
-                    )
-                for snapshot in snapshots:
-                    await self._write_snapshot(connection, snapshot)
-                if ended:  # notes on a run that is nobody's
-                    done = await connection.execute(
-                        "UPDATE dipeo_runs SET events = %s WHERE run_id = %s AND events = %s AND ended_at IS NOT NULL RETURNING 1",
-                        (last.seq, first.run_id, first.seq - 1),
-                    )
-                    if await done.fetchone() is None:
-                        raise taken_over(first.run_id, "another process")
-                    return
-                final = last.type in FINAL_EVENTS
-                done = await connection.execute(
-                    "UPDATE dipeo_runs SET events = %s, status = %s, ended_at = %s WHERE run_id = %s AND events = %s AND owner = %s "
-                    "RETURNING 1",
-                    (last.seq, final_status(last) if final else str(Status.RUNNING), last.occurred_at if final else None,
-                     first.run_id, first.seq - 1, self._owner),
-                )  # fmt: skip
-                if await done.fetchone() is None:
-                    raise taken_over(first.run_id, "another process")
-                injection.reach("store.append")
-
+        addition = Addition(events, batch_of(events), rows_of(attached, last.seq), ended)
+        together = self._group.busy or (self._latest != first.run_id and len(self._held) > 1)
+        self._latest = first.run_id
         try:
-            await uncancelled(self._server.patiently("append", write))
+            await (self._group.add(addition) if together else uncancelled(self._store([addition])))
         except BaseException:
             self._stored.pop(first.run_id, None)  # how much is stored is looked up by the next append
             raise
@@ -145,6 +102,88 @@ class PostgresRunStore(RunStore):
             self._stored[first.run_id] = (last.seq, False)
             if first.seq == 1:
                 self._held.add(first.run_id)
+
+    async def _store(self, additions: Sequence[Addition]) -> None:
+        """Store what runs add, all of it or nothing."""
+        tried = False
+
+        async def write(connection: Any) -> None:
+            nonlocal tried
+            again, tried = tried, True
+            if again:
+                last = additions[-1].events[-1]
+                if (await self._counted(connection, last.run_id))[0] >= last.seq:
+                    return  # they were stored, and only the answer got lost
+            blobs = [
+                await self._missing(connection, one.events[0].run_id, one.batch.blobs) if one.batch.blobs else {}
+                for one in additions
+            ]
+            async with connection.transaction(), connection.pipeline():
+                for one, own in zip(additions, blobs, strict=True):
+                    await self._write_parts(connection, one, own)
+                await self._go_on([one for one in additions if not one.of_ended], connection)
+                injection.reach("store.append")
+
+        await self._server.patiently("append", write)
+
+    async def _write_parts(self, connection: Any, addition: Addition, blobs: Mapping[str, str]) -> None:
+        """What of an addition has rows of its own; and all of one to a run that has ended."""
+        events, batch, snapshots, of_ended = addition
+        first, last = events[0], events[-1]
+        if blobs:
+            await connection.execute(_INSERT_BLOBS, (first.run_id, list(blobs), list(blobs.values())))
+        if first.seq == 1:
+            await connection.execute(
+                "INSERT INTO dipeo_runs VALUES (%s, %s, %s, %s, NULL, 0, %s, %s)",
+                (first.run_id, str(first.started.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
+                 first.started.get("parent"), self._owner),
+            )  # fmt: skip
+        await connection.execute(
+            "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "
+            "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
+            (first.run_id, *(list(column) for column in zip(*batch.events, strict=True))),
+        )
+        for seq, names in batch.references.items():
+            await connection.execute(
+                "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
+            )
+        for snapshot in snapshots:
+            await self._write_snapshot(connection, snapshot)
+        if of_ended:  # notes on a run that is nobody's
+            done = await connection.execute(
+                "UPDATE dipeo_runs SET events = %s WHERE run_id = %s AND events = %s AND ended_at IS NOT NULL RETURNING 1",
+                (last.seq, first.run_id, first.seq - 1),
+            )
+            if await done.fetchone() is None:
+                raise taken_over(first.run_id, "another process")
+
+    async def _go_on(self, additions: Sequence[Addition], connection: Any) -> None:
+        """Count the events of runs that go on.
+
+        Raises:
+            StorageError: `going_on`, another process has one of them now.
+        """
+        if not additions:
+            return
+        ends = [(one.events[0], last, last.type in FINAL_EVENTS) for one in additions if (last := one.events[-1])]
+        done = await connection.execute(
+            "UPDATE dipeo_runs SET events = given.events, status = given.status, ended_at = given.ended_at "
+            "FROM unnest(%s::text[], %s::integer[], %s::integer[], %s::text[], %s::double precision[]) "
+            "AS given (run_id, before, events, status, ended_at) "
+            "WHERE dipeo_runs.run_id = given.run_id AND dipeo_runs.events = given.before AND owner = %s RETURNING given.run_id",
+            (
+                [first.run_id for first, _, _ in ends],
+                [first.seq - 1 for first, _, _ in ends],
+                [last.seq for _, last, _ in ends],
+                [final_status(last) if final else str(Status.RUNNING) for _, last, final in ends],
+                [last.occurred_at if final else None for _, last, final in ends],
+                self._owner,
+            ),
+        )
+        counted = {row[0] for row in await done.fetchall()}
+        for first, _, _ in ends:
+            if first.run_id not in counted:
+                raise taken_over(first.run_id, "another process")
 
     async def events(self, run_id: str, *, after: int = 0, limit: int | None = None) -> list[Event]:
         values = (run_id, run_id, after, None if limit is None else limit + 1)
@@ -183,11 +222,7 @@ class PostgresRunStore(RunStore):
 
     async def _write_snapshot(self, connection: Any, snapshot: SnapshotRow) -> None:
         if snapshot.blobs:
-            await connection.execute(
-                "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) "
-                "ON CONFLICT DO NOTHING",
-                (snapshot.row[0], list(snapshot.blobs), list(snapshot.blobs.values())),
-            )
+            await connection.execute(_INSERT_BLOBS, (snapshot.row[0], list(snapshot.blobs), list(snapshot.blobs.values())))
         await connection.execute(
             "INSERT INTO dipeo_snapshots AS old VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (run_id, kind) DO UPDATE SET "
             "version = excluded.version, seq = excluded.seq, content = excluded.content, blobs = excluded.blobs "

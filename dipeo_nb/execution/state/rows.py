@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
+from dipeo_nb.common import collecting
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
@@ -30,6 +31,8 @@ COMPRESSED = 512
 _STREAMED = frozenset({"text", "reasoning", "stdout"})
 _EXACT = frozenset({str, int, bool, type(None)})
 """Types of which equal values are the same as JSON."""
+_new = tuple.__new__
+"""Makes a named tuple in half the time."""
 Row = tuple[int, str, float, str | None, str]
 """seq, type, occurred_at, node_id, payload (JSON)."""
 
@@ -149,12 +152,20 @@ def events_of(
     Raises:
         StorageError: a blob is missing, or a pack is damaged.
     """
-    resolver = Resolver(blobs or {}) if references else None
-    found: list[Event] = []
+    with (
+        collecting.paused()
+    ):  # else it walks the events of a page, all of which are in use, again and again while they are made
+        found = list(_events(rows, Resolver(blobs or {}) if references else None, references or {}))
+    if found and found[0].seq <= after:
+        found = [event for event in found if event.seq > after]
+    return found if limit is None else found[:limit]
+
+
+def _events(rows: Iterable[tuple[Any, ...]], resolver: Resolver | None, references: Mapping[int, Any]) -> Iterator[Event]:
     for seq, kind, run, at, node, payload in rows:
         if kind == PACK:
             try:
-                found += _unpacked(seq, run, at, payload)
+                yield from _unpacked(seq, run, at, payload)
             except (ValueError, KeyError, IndexError, TypeError, struct.error, zlib.error) as error:
                 raise StorageError(
                     f"The record is damaged: event {seq} of run {run} cannot be read: {error!r}.",
@@ -162,13 +173,10 @@ def events_of(
                     operation="read",
                     cause="failed",
                 ) from error
-        elif resolver is not None and references and seq in references:
-            found.append(Event(seq, _TYPES[kind], run, at, node, resolver.payload(payload)))
+        elif resolver is not None and seq in references:
+            yield _new(Event, (seq, _TYPES[kind], run, at, node, resolver.payload(payload)))
         else:
-            found.append(Event(seq, _TYPES[kind], run, at, node, decode(payload)))
-    if found and found[0].seq <= after:
-        found = [event for event in found if event.seq > after]
-    return found if limit is None else found[:limit]
+            yield _new(Event, (seq, _TYPES[kind], run, at, node, decode(payload)))
 
 
 def storable(values: Iterable[object]) -> bool:

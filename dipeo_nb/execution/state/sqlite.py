@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from dipeo_nb.common import injection
 from dipeo_nb.common.operation_log import logged
@@ -29,7 +29,7 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.group_commit import GroupCommit
+from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.machine import HOST, holder, process_start
 from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, compressed, events_of, like
 from dipeo_nb.execution.state.rules import (
@@ -49,16 +49,6 @@ __all__ = ["SCHEMA_VERSION", "SqliteRunStore"]
 
 HEARTBEAT_AGE_S = 120.0
 """Seconds without a heartbeat after which a run of another machine counts as interrupted."""
-
-
-class _Addition(NamedTuple):
-    """What a run appends."""
-
-    events: Sequence[Event]
-    batch: Batch
-    snapshots: Sequence[SnapshotRow]
-    of_ended: bool
-    """It is a note on a run that has ended."""
 
 
 @logged("append", "events", "runs", "run")
@@ -110,7 +100,7 @@ class SqliteRunStore(RunStore):
         together = self._group.busy or (self._latest != run_id and len(self._tokens) > 1)
         self._latest = run_id
         try:
-            addition = _Addition(events, batch_of(events), rows_of(attached, last.seq), ended)
+            addition = Addition(events, batch_of(events), rows_of(attached, last.seq), ended)
             await (self._group.add(addition) if together else self._store([addition]))
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
@@ -119,7 +109,7 @@ class SqliteRunStore(RunStore):
             self._stored.pop(run_id, None)
             raise self._file.failed("append", error) from error
 
-    async def _store(self, additions: Sequence[_Addition]) -> None:
+    async def _store(self, additions: Sequence[Addition]) -> None:
         """Store what runs add, all of it or nothing."""
 
         def write(connection: sqlite3.Connection) -> None:

@@ -188,6 +188,23 @@ def test_a_cancellation_waits_for_the_transaction_under_way():
     run_sync(go())
 
 
+def test_a_store_that_is_away_is_asked_once_for_all():
+    """Each of a hundred runs would wait for it as long as one does."""
+    asked: list[int] = []
+    away = StorageError("no answer", cause="unavailable")
+
+    async def write(batches: Sequence[int]) -> None:
+        asked.append(len(batches))
+        raise away
+
+    async def go() -> None:
+        group = GroupCommit(write)
+        assert await asyncio.gather(*(group.add(n) for n in range(5)), return_exceptions=True) == [away] * 5
+
+    run_sync(go())
+    assert asked == [5]
+
+
 def test_batches_that_were_all_withdrawn_are_not_written():
     written: list[int] = []
 

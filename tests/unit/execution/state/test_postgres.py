@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 
 import dipeo_nb as dp
+from dipeo_nb.common import injection
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.container import build
@@ -102,6 +104,61 @@ def test_kill_9_loses_nothing_acknowledged(postgres_server: PostgresProcess, chi
                 assert (await store.runs(status="running"))[0].run_id == f"r{n}"
         finally:
             await store.cleanup()
+
+    run_sync(go())
+
+
+def test_runs_that_append_at_about_one_time_share_a_transaction(
+    postgres_server: PostgresProcess, monkeypatch: pytest.MonkeyPatch
+):
+    """Beginnings, ends, notes and big values, too."""
+    url, transactions = postgres_server.schema(), Counter[str]()
+    runs = [f"r{n}" for n in range(30)]
+    first = {run: event(1, run) for run in runs}
+    second = {run: [event(2, run)] for run in runs}
+    second["r1"] = [event(2, "r1", T.EXECUTION_COMPLETED)]
+    second["r2"] = [event(2, "r2")._replace(payload={"output": "x" * 200_000}), event(3, "r2")]
+
+    async def go() -> None:
+        store = PostgresRunStore(url)
+        try:
+            for run in runs:
+                await store.append([first[run]])
+            monkeypatch.setattr(injection, "hook", lambda point: transactions.update([point]))
+            await asyncio.gather(*map(store.append, second.values()), store.append([event(1, "new")]))
+            assert transactions["store.append"] <= 2
+            assert {run: await store.events(run) for run in runs} == {run: [first[run], *second[run]] for run in runs}
+            rows = {row.run_id: (row.events, row.status) for row in await store.runs()}
+            others = {"r1": (2, "completed"), "r2": (3, "running"), "new": (1, "running")}
+            assert rows == {**dict.fromkeys(runs, (2, "running")), **others}
+            await asyncio.gather(store.append([event(3, "r1", T.RUN_NOTE)]), store.append([event(3, "r3")]))
+            assert [len(await store.events(run)) for run in ("r1", "r3")] == [3, 3]
+        finally:
+            await store.cleanup()
+
+    run_sync(go())
+
+
+def test_a_run_that_was_taken_over_does_not_fail_those_it_is_stored_with(postgres_server: PostgresProcess):
+    url = postgres_server.schema()
+    runs = [f"r{n}" for n in range(10)]
+
+    async def go() -> None:
+        store, other = PostgresRunStore(url), PostgresRunStore(url)
+        try:
+            for run in runs:
+                await store.append([event(1, run)])
+            with psycopg.connect(url) as connection:  # as `claim` does, were this process gone for a moment
+                await other.initialize()
+                connection.execute("UPDATE dipeo_runs SET owner = %s WHERE run_id = 'r3'", (other._owner,))
+            errors = await asyncio.gather(*(store.append([event(2, run)]) for run in runs), return_exceptions=True)
+            assert [run for run, error in zip(runs, errors, strict=True) if error is not None] == ["r3"]
+            assert isinstance(errors[3], StorageError)
+            assert errors[3].facts["cause"] == "going_on"
+            assert {run: len(await store.events(run)) for run in runs} == {**dict.fromkeys(runs, 2), "r3": 1}
+        finally:
+            await store.cleanup()
+            await other.cleanup()
 
     run_sync(go())
 
