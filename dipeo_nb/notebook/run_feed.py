@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook.live_clock import LiveClock
 from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
+_RECENT = 50
+"""Parts that are kept for pages that come later: the record is read up to those."""
 _PIECES = frozenset({"text", "reasoning", "stdout"})
 """Kinds of output that come in pieces."""
 _VARYING = frozenset({"text", "pieces", "restart"})
@@ -60,6 +63,8 @@ class RunFeed:
         self._face, self._order, self._reached = face, order, reached
         self._budget = budget
         self._pending: deque[Event] = deque()
+        self._recent: deque[tuple[int, list[run_page.Row]]] = deque(maxlen=_RECENT)
+        """The number before each of the last parts, and its rows."""
         self.seen = 0
         """Number of the last event taken."""
         self._early: dict[int, Event] = {}
@@ -111,6 +116,7 @@ class RunFeed:
         part: dict[str, Any] = {}
         if found:
             part |= {"after": after, "last": self.last, "rows": found}
+            self._recent.append((after, found))
         could = self._can()
         if could != self._could:
             self._could = part["can"] = could
@@ -126,17 +132,30 @@ class RunFeed:
 
     async def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
         while after < self.last:
-            before = after
+            if told := self._told_since(after):
+                # All of it in this moment: of a run that goes on, reading the record would never come to an end.
+                for rows, _ in _parts(told):
+                    yield {"after": after, "last": rows[-1][0], "rows": rows}
+                    after = rows[-1][0]
+                return
+            before, last = after, self.last
             async for page in self._read(after):
-                events = [event for event in page if after < event.seq <= self.last]
-                for rows in _parts(joined(events)):
+                events = [event for event in page if after < event.seq <= last]
+                for rows, size in _parts(joined(events)):
                     # Every message says where it begins: rows are of several events.
                     yield {"after": after, "last": rows[-1][0], "rows": rows}
                     after = rows[-1][0]
+                    await asyncio.sleep(TICK_S * size / REPLY_BYTES)
                 if events:
                     after = max(after, events[-1].seq)
             if after == before:  # the rest is not recorded
                 return
+
+    def _told_since(self, seq: int) -> list[run_page.Row]:
+        """What pages were told after a number; nothing when none of the last parts begins there."""
+        parts = list(self._recent)
+        first = next((i for i, (after, _) in enumerate(parts) if after == seq), len(parts))
+        return [row for _, rows in parts[first:] for row in rows]
 
     async def asked(self, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
         self._reached()
@@ -229,15 +248,16 @@ def _one(pieces: list[Event]) -> Event:
     return pieces[-1]._replace(payload={**pieces[0].payload, "text": text, "pieces": count})
 
 
-def _parts(rows: Iterable[run_page.Row]) -> Iterator[list[run_page.Row]]:
+def _parts(rows: Iterable[run_page.Row]) -> Iterator[tuple[list[run_page.Row], int]]:
+    """Rows in parts of about `REPLY_BYTES`, each with its size."""
     part: list[run_page.Row] = []
     size = 0
     for row in rows:
         length = len(json.dumps(row, ensure_ascii=False, default=str))
         if part and size + length > REPLY_BYTES:
-            yield part
+            yield part, size
             part, size = [], 0
         part.append(row)
         size += length
     if part:
-        yield part
+        yield part, size

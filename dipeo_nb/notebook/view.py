@@ -60,7 +60,10 @@ class Subject(Protocol):
         ...
 
     def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
-        """What pages were given after a number, in parts of about `REPLY_BYTES`, up to `last` as it is at the end."""
+        """What pages were given after a number, in parts of about `REPLY_BYTES`, up to `last` as it is at the end.
+
+        It takes the time that its parts need, and none between the last of them and its end.
+        """
         ...
 
     async def asked(self, message: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -209,8 +212,6 @@ class Views:
         await subject.asked({"type": "since"})
         last, first = after, True
         async for part in subject.given(after):
-            if not first:
-                await asyncio.sleep(TICK_S)
             last = part["last"]
             more = {"head": subject.head()} if first else {}
             self._send({"type": "reply", "to": page, "id": subject.id, "done": False, **more, **part})

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import comm
@@ -190,6 +191,36 @@ def test_a_page_that_comes_later_is_told_the_same(story: Story, after: int):
     if after == 0:
         story.events.pop()
         assert folded(rows).nodes[story.ids["Writer"]].text == RunState.fold(story.events).nodes[story.ids["Writer"]].text
+
+
+def test_a_page_that_comes_later_catches_up_with_a_run_that_never_pauses(story: Story):
+    """However much is told while the record is read, there is an end to it, and nothing is told twice or left out."""
+    feed = story.feed()
+    for event in story.events:
+        feed.see(event)
+    read, reads = feed._read, count()
+
+    async def read_slowly(after: int) -> AsyncIterator[Iterable[Event]]:
+        assert next(reads) < 20, "it goes on for ever"
+        async for page in read(after):
+            story.say("told while that was read ")
+            feed.part(10**9)
+            yield page
+
+    feed._read = read_slowly
+    for n in range(3000):
+        story.say(f"word {n} ")
+        story.at += 0.02
+    feed.part(10**9)
+
+    async def told(after: int) -> list[list[Any]]:
+        return [row async for part in feed.given(after) for row in part["rows"]]
+
+    for after in (0, 1500):
+        rows = asyncio.run(told(after))
+        assert pieces(rows) == feed.last - after
+        assert [row[0] for row in rows] == sorted({row[0] for row in rows})
+    assert feed.last == len(story.events)
 
 
 def test_long_values_come_cut_and_whole_when_asked_for(story: Story):
