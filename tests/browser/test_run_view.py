@@ -156,6 +156,56 @@ HOSTILE = (
 )
 
 
+WRITING = """async ([text, step, start]) => {
+  const spent = [], count = Math.ceil(text.length / step), real = window.requestAnimationFrame;
+  let seq = start.at(-1)[0], own = 0, going = null;
+  // All that a view does, it does when rows are given to it and when it draws; what it wrote is laid out.
+  window.requestAnimationFrame = (draw) => real((now) => { const began = performance.now(); draw(now); document.body.offsetHeight; own += performance.now() - began; });
+  view.push(start);
+  for (let i = 0; i < count; i++) {
+    own = 0;
+    const began = performance.now();
+    view.push([[++seq, "node_output", 1000 + seq / 10, "a", { kind: "text", text: text.slice(i * step, (i + 1) * step), run: 1, $pieces: 200 }]]);
+    own += performance.now() - began;
+    await new Promise((done) => setTimeout(() => real(() => real(done)), 30));
+    spent.push(own);
+  }
+  window.requestAnimationFrame = real;
+  const scale = performance.now(), box = document.createElement("div");
+  for (let i = 0; i < 2000; i++) box.append(Object.assign(document.createElement("p"), { textContent: `paragraph ${i} `.repeat(20) }));
+  document.body.append(box);
+  box.getBoundingClientRect();
+  const unit = performance.now() - scale;
+  box.remove();
+  const usual = (some) => some.sort((a, b) => a - b).slice(0, 24).reduce((sum, x) => sum + x, 0) / 24; // without what others took the processor for
+  return { early: usual(spent.slice(5, 35)), late: usual(spent.slice(-30)), unit };
+}"""
+"""Gives the view a text in pieces; milliseconds of its own work for one message, and those of laying out 2,000 paragraphs."""
+
+
+@pytest.mark.parametrize("kind", ["paragraphs", "one line", "code"])
+def test_what_a_message_costs_does_not_grow_with_the_text(page: Page, kind: str) -> None:
+    """60,000 words in 300 messages: as at 2,000 tokens a second for 30 seconds. Each lays out what is new, not all of it."""
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
+    ends = {"paragraphs": (80, "\n\n"), "code": (12, "\n"), "one line": (10**9, "")}
+    every, mark = ends[kind]
+    text = "".join(f"{words[n % 9]}{mark if n % every == every - 1 else ' '}" for n in range(60_000))
+    if kind == "code":
+        text = f"```python\n{text}"
+    diagram = DomainDiagram((DomainNode("a", "person_job", "Writer"),), ())
+    show(page, run_page.head_of("exec_1", diagram, live=True))
+    start = [event(1, EventType.EXECUTION_STARTED, None, labels={"a": "Writer"}, diagram="D"), event(2, EventType.NODE_STARTED, "a", run=1, inputs={})]  # fmt: skip
+    step = -(-len(text) // 300)
+    spent = page.evaluate(WRITING, [text, step, list(run_page.rows(start))])
+    print(kind, spent)
+    page.wait_for_function(
+        "(length) => document.querySelector('.dp-md').textContent.replace(/\\s/g, '').length === length",
+        arg=len(re.sub(r"\s|```python", "", text)),
+    )
+    assert spent["late"] < 2 * spent["early"] + 0.02 * spent["unit"], spent
+    assert spent["late"] < 0.2 * spent["unit"], spent
+
+
 def test_texts_are_never_markup(page: Page) -> None:
     """Of a model, a diagram, a question, an error, a tool and a log line, with ids that are names of objects of JavaScript."""
     nodes = tuple(DomainNode(i, "person_job", f"{HOSTILE} {i}") for i in ("__proto__", "constructor", "toString"))
@@ -232,9 +282,21 @@ def test_markdown(page: Page) -> None:
         'data-lang="python"', "x = \"&lt;b&gt;\"", "<hr>", "☑",
     ):  # fmt: skip
         assert part in made, part
-    assert page.evaluate(
-        "() => { const one = new Markdown(); for (let i = 1; i <= whole.length; i++) one.show(whole.slice(0, i), true); return one.show(whole).el.innerHTML === made(whole); }"
-    )
+    long = "\n".join(f"line {n} " + "of it " * (n % 9) for n in range(130))
+    for text in (
+        MARKDOWN,
+        f"Before\n```py\n{long}\n```\nafter `{long}`\n\n> ```\n> " + long.replace("\n", "\n> "),
+        "no space " * 1500,
+        "x" * 9000,
+    ):
+        assert page.evaluate(
+            "(whole) => { const one = new Markdown(), step = Math.ceil(whole.length / 700); for (let i = 1; i <= whole.length; i += step) one.show(whole.slice(0, i), true); return one.show(whole).el.innerHTML === made(whole); }",
+            text,
+        ), text[:80]  # fmt: skip
+        said = page.evaluate("(text) => new Markdown().show(text).el.textContent", text)
+        assert said.count("line 7") == text.count("line 7")
+    code = page.evaluate("(text) => new Markdown().show(text).el.querySelector('pre').textContent", f"```\n{long}\n```")
+    assert code == long
     for hostile in (
         "[",
         "![",

@@ -21,6 +21,9 @@ import { h, mark, put, textOf } from "./words.js";
 const DRIFT_S = 0.3; // the clock of the page is put right when it is off by more
 const SAID_MS = 5000; // what has been done stands so long
 const TICK_MS = 100; // between two draws when only the clock goes on
+const NEWS_MS = 150; // and while events arrive, each of which is drawn when it comes
+const UNSEEN_MS = 1000; // of a view that is out of sight
+const REST = 8; // times as long as a draw took, the next one waits: a view leaves the page to others, whatever it has to show
 
 /** @typedef {{run_id: string, name: string, model: string|null, svg: string, nodes: Object<string, {label: string, type: string, person: string|null, prompt: string|null}>,
  *   ids: Object<string, string>, budget: number|null, live: boolean, theme: "light"|"dark"|null, can: string[]}} Head
@@ -44,6 +47,7 @@ export function createRunView(root, { head, host, outer }) {
   let playing = false, rate = 1, played = 0;
   let selected = null, chosen = false, turn = null; // turn: the number of the event with which it began; null: the last one
   let frame = 0, timer = 0, forgetting = 0, inner = null;
+  let drawnAt = 0, cost = 0, told = false, seen = true; // when it was drawn and how long that took; whether events came since; whether it is in sight
 
   const going = () => live && !gone && log.stateAt(log.count).status === "running";
   const endTime = () => (going() ? Math.max(log.end, clock.at + (performance.now() - clock.since) / 1000) : gone ? Math.max(log.end, clock.at) : log.end);
@@ -220,6 +224,8 @@ export function createRunView(root, { head, host, outer }) {
     frame = 0;
     clearTimeout(timer);
     timer = 0;
+    const began = performance.now(), streams = told;
+    told = false;
     const newest = log.stateAt(log.count), end = endTime();
     if (playing && cursor) {
       const stamp = performance.now(), t = cursor.t + ((stamp - played) / 1000) * rate;
@@ -234,21 +240,33 @@ export function createRunView(root, { head, host, outer }) {
     mark(el, "data-status", s.status);
     mark(el, "data-past", cursor !== null);
     mark(el, "data-gone", gone && newest.status === "running");
-    if (playing) schedule();
-    else if (going()) timer = setTimeout(schedule, TICK_MS);
+    parts.panel.settle();
+    drawnAt = performance.now();
+    cost = drawnAt - began;
+    if (playing) timer = setTimeout(schedule, cost);
+    else if (going()) timer = setTimeout(schedule, pause(streams ? NEWS_MS : TICK_MS));
   }
+  const pause = (least) => Math.max(seen ? least : UNSEEN_MS, cost * REST);
   function schedule() { frame ||= requestAnimationFrame(draw); }
+  function scheduleNews() {
+    told = true;
+    const wait = drawnAt + pause(0) - performance.now();
+    if (wait <= 0) schedule();
+    else timer ||= setTimeout(schedule, wait);
+  }
+  const sight = new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; if (seen) schedule(); }, { rootMargin: "300px" });
+  sight.observe(el);
 
   schedule();
   return {
     push(rows) {
       log.push(rows);
-      schedule();
+      scheduleNews();
     },
     now(seconds) {
       gone = false;
       if (Math.abs(endTime() - seconds) > DRIFT_S) clock = { at: seconds, since: performance.now() };
-      schedule();
+      scheduleNews();
     },
     gone() {
       clock = { at: endTime(), since: performance.now() };
@@ -267,6 +285,7 @@ export function createRunView(root, { head, host, outer }) {
       cancelAnimationFrame(frame);
       clearTimeout(timer);
       clearTimeout(forgetting);
+      sight.disconnect();
       parts.drawing.dispose();
       parts.timeline.dispose();
       el.remove();

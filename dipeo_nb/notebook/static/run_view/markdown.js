@@ -1,5 +1,6 @@
 // Markdown as elements: headings, lists, quotes, tables, code, marks in lines. It never parses HTML, loads nothing from elsewhere, and each
-// text is read once from its beginning to its end.
+// text is read once from its beginning to its end. Of one that grows, only its last block is read again, and the browser lays out only the
+// last piece of that.
 import { tr } from "./strings.js";
 import { h } from "./words.js";
 
@@ -7,9 +8,11 @@ const SAFE_LINK = /^(?:https?:|mailto:)/i, INLINE_IMAGE = /^data:image\/(?:png|j
 const MARKED = new Set("\\`*_~[!<h");
 const FENCE = /^ {0,3}(```+|~~~+) *([\w+#.-]*)/, HEADING = /^ {0,3}(#{1,6}) +(.*)/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])( +|$)/, QUOTE = /^ {0,3}>/;
+const PIECE = 4000, PIECE_LINES = 40; // characters of a paragraph, lines of code: what is longer is several elements
 
 /** A line of three or more dashes, stars or underscores. */
 function isRule(text) {
+  if (text.length > 200) return false;
   const marks = text.replaceAll(" ", "");
   return marks.length > 2 && "-*_".includes(marks[0]) && marks === marks[0].repeat(marks.length);
 }
@@ -24,7 +27,12 @@ export function inline(text, depth = 0) {
   const add = (node, end) => { flush(); out.push(node); i = end; };
   while (i < text.length) {
     const c = text[i];
-    if (!MARKED.has(c)) { plain += c; i++; continue; }
+    if (!MARKED.has(c)) {
+      const from = i++;
+      while (i < text.length && !MARKED.has(text[i])) i++;
+      plain += text.slice(from, i);
+      continue;
+    }
     if (c === "\\" && i + 1 < text.length && /[\\`*_~[\]!<>#|.(){}+-]/.test(text[i + 1])) { plain += text[i + 1]; i += 2; continue; }
     if (c === "`") {
       let ticks = 1;
@@ -75,17 +83,34 @@ function closing(text, mark, from) {
 
 const cells = (row) => row.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((c) => c.trim().replaceAll("\\|", "|"));
 
-/** The blocks of a text: how each begins and ends does not depend on what follows it. @returns {{kind: string, lines: string[], more?: any}[]} */
+/** Parts of a long line, which end at spaces where there are any. */
+function broken(text) {
+  const found = [];
+  let from = 0;
+  while (text.length - from > PIECE) {
+    const space = text.lastIndexOf(" ", from + PIECE), to = space > from ? space : from + PIECE;
+    found.push(text.slice(from, to));
+    from = space > from ? to + 1 : to;
+  }
+  return [...found, text.slice(from)];
+}
+
+/** The blocks of a text: how each begins and ends does not depend on what follows it. Long ones come in pieces.
+ * @returns {{kind: string, lines: string[], more?: any, at: number, goes: boolean}[]} `at`: the line with which the block begins; `goes`: whether this is a further piece of it */
 function blocks(lines) {
   const found = [];
   let i = 0;
-  const take = (kind, while_, more) => { const from = i++; while (i < lines.length && while_(lines[i])) i++; found.push({ kind, lines: lines.slice(from, i), more }); };
+  const add = (kind, at, pieces, more) => pieces.forEach((piece, n) => found.push({ kind, lines: piece, more, at, goes: n > 0 }));
+  const past = (while_) => { const from = i++; while (i < lines.length && while_(lines[i])) i++; return from; };
+  const take = (kind, while_, more) => { const from = past(while_); add(kind, from, [lines.slice(from, i)], more); };
   while (i < lines.length) {
     const text = lines[i];
     if (!text.trim()) { i++; continue; }
     const fence = FENCE.exec(text);
     if (fence) {
-      take("code", (l) => !(l.trimStart().startsWith(fence[1]) && l.trim() === l.trim()[0].repeat(l.trim().length)), fence[2]);
+      const from = past((l) => !(l.trimStart().startsWith(fence[1]) && l.trim() === l.trim()[0].repeat(l.trim().length))), pieces = [lines.slice(from + 1, Math.min(i, from + 1 + PIECE_LINES))];
+      for (let at = from + 1 + PIECE_LINES; at < i; at += PIECE_LINES) pieces.push(lines.slice(at, Math.min(i, at + PIECE_LINES)));
+      add("code", from, pieces, fence[2]);
       i++;
     } else if (HEADING.test(text)) take("heading", () => false);
     else if (isRule(text)) take("rule", () => false);
@@ -95,14 +120,23 @@ function blocks(lines) {
     else if (ITEM.test(text)) {
       const first = ITEM.exec(text), numbered = (item) => item !== null && /\d/.test(item[2]);
       take("list", (l) => !l.trim() || /^ +\S/.test(l) || (ITEM.test(l) && numbered(ITEM.exec(l)) === numbered(first)), first);
-    } else take("text", (l) => l.trim() && !FENCE.test(l) && !HEADING.test(l) && !QUOTE.test(l) && !ITEM.test(l) && !isRule(l));
+    } else {
+      const from = past((l) => l.trim() && !FENCE.test(l) && !HEADING.test(l) && !QUOTE.test(l) && !ITEM.test(l) && !isRule(l)), pieces = [[]];
+      let size = 0;
+      for (const part of lines.slice(from, i).flatMap((l) => (l.length > PIECE ? broken(l) : l))) {
+        if (size && size + part.length > PIECE) { pieces.push([]); size = 0; }
+        pieces.at(-1).push(part);
+        size += part.length;
+      }
+      add("text", from, pieces);
+    }
   }
   return found;
 }
 
-/** @param {{kind: string, lines: string[], more?: any}} block @param {number} depth */
-function element({ kind, lines, more }, depth) {
-  if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.slice(1).join("\n")));
+/** @param {{kind: string, lines: string[], more?: any, goes?: boolean}} block @param {number} depth */
+function element({ kind, lines, more, goes }, depth) {
+  if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.join("\n")));
   if (kind === "heading") {
     const [, marks, said] = HEADING.exec(lines[0]);
     return h("p", { class: "dp-h", role: "heading", "aria-level": String(Math.min(6, marks.length + 3)), dir: "auto", "data-level": marks.length }, inline(said.trimEnd().replace(/ #{1,6}$/, "")));
@@ -114,7 +148,7 @@ function element({ kind, lines, more }, depth) {
     return h("div", { class: "dp-table", tabindex: "0", role: "group", "aria-label": tr("markdown.table") }, h("table", {}, h("thead", {}, row(lines[0], "th")), h("tbody", {}, lines.slice(2).map((l) => row(l, "td")))));
   }
   if (kind === "list") return list(lines, more, depth);
-  return h("p", { dir: "auto" }, lines.flatMap((l, k) => [k ? (lines[k - 1].endsWith("  ") || lines[k - 1].endsWith("\\") ? h("br") : "\n") : "", ...inline(l.trim().replace(/\\$/, ""))]));
+  return h("p", { dir: "auto", class: goes ? "dp-goes" : null }, lines.flatMap((l, k) => [k ? (lines[k - 1].endsWith("  ") || lines[k - 1].endsWith("\\") ? h("br") : "\n") : "", ...inline(l.trim().replace(/\\$/, ""))]));
 }
 
 function list(lines, first, depth) {
@@ -134,23 +168,56 @@ function list(lines, first, depth) {
   }));
 }
 
-const inside = (lines, depth) => (depth > 8 ? [h("p", {}, lines.join("\n"))] : blocks(lines).map((b) => element(b, depth + 1)));
+/** Puts a block at the end of `box`. A further piece of code goes into the block that it is of. @returns {HTMLElement} */
+function laid(box, block, depth) {
+  const open = block.goes && block.kind === "code" ? box.lastElementChild : box, el = open === box ? element(block, depth) : h("code", {}, block.lines.join("\n"));
+  if (open !== box) open.lastElementChild.append("\n");
+  open.append(el);
+  return el;
+}
+
+/** Takes away what `laid` put there last. */
+function unlaid(el) {
+  if (el.tagName === "CODE") el.previousElementSibling.lastChild.remove();
+  el.remove();
+}
+
+function inside(lines, depth) {
+  if (depth > 8) return [h("p", {}, lines.join("\n"))];
+  const box = h("div", {});
+  for (const block of blocks(lines)) laid(box, block, depth + 1);
+  return [...box.childNodes];
+}
+
+const sourceOf = ({ kind, lines, more, goes }) => `${kind} ${goes} ${kind === "code" ? more : ""} ${lines.join("\n")}`;
 
 /** Shows a text that may grow: only blocks that have changed are made anew, so that a selection in the others stays. */
 export class Markdown {
   el = h("div", { class: "dp-md" });
-  #made = []; // source of each block that is shown
+  #made = []; // {source, el} of each piece that is shown
+  #text = "";
+  #from = 0; // where the last block begins: what stands before it stays as it is
+  #kept = 0; // pieces before it
   #caret = h("span", { class: "dp-caret", "aria-hidden": "true" });
 
   /** @param {string} text @param {boolean} [caret] whether more is on its way */
   show(text, caret = false) {
     this.#caret.remove();
-    const wanted = blocks(text.replaceAll("\r\n", "\n").split("\n")), sources = wanted.map((b) => `${b.kind} ${b.lines.join("\n")}`);
+    if (!text.startsWith(this.#text)) this.#from = this.#kept = 0;
+    this.#text = text;
+    const rest = text.slice(this.#from), lines = rest.replaceAll("\r\n", "\n").split("\n"), wanted = blocks(lines);
     let same = 0;
-    while (same < sources.length && sources[same] === this.#made[same]) same++;
-    while (this.el.childElementCount > same) this.el.lastElementChild.remove();
-    this.el.append(...wanted.slice(same).map((b) => element(b, 0)));
-    this.#made = sources;
+    for (const source of wanted.map(sourceOf)) {
+      if (this.#made[this.#kept + same]?.source !== source) break;
+      same++;
+    }
+    for (const { el } of this.#made.splice(this.#kept + same).reverse()) unlaid(el);
+    for (const block of wanted.slice(same)) this.#made.push({ source: sourceOf(block), el: laid(this.el, block, 0) });
+    const last = wanted.findLastIndex((block) => !block.goes && block.at < lines.length - 1); // a line that is not whole may yet belong to the block before
+    if (last > 0 && !rest.includes("\r")) {
+      for (const line of lines.slice(0, wanted[last].at)) this.#from += line.length + 1;
+      this.#kept += last;
+    }
     if (caret) this.#end().append(this.#caret);
     return this;
   }

@@ -3,7 +3,7 @@ import { look } from "./fold.js";
 import { Markdown } from "./markdown.js";
 import { nodeMenu } from "./menu.js";
 import { tr } from "./strings.js";
-import { TABS, tabsOf } from "./tabs.js";
+import { Printed, TABS, tabsOf, Thought } from "./tabs.js";
 import { count, h, mark, money, put, seconds, tokens } from "./words.js";
 
 export function panel(view) {
@@ -18,8 +18,9 @@ export function panel(view) {
   const list = h("div", { class: "dp-tabs", role: "tablist", "aria-label": tr("panel.tabs") });
   const body = h("div", { class: "dp-body", role: "tabpanel", tabindex: "0" }), foot = h("div", { class: "dp-foot" });
   const el = h("div", { class: "dp-panel", role: "group", "aria-label": tr("panel.label") }, h("div", { class: "dp-panel-head" }, title, about, pager, follow, more.el), list, body, foot);
-  const text = new Markdown(), ids = view.unique("tab");
+  const text = new Markdown(), thought = new Thought(), printed = new Printed(), ids = view.unique("tab");
   let tab = "answer", compare = false, shown = "", tabsShown = "", wasAt = "";
+  let atEnd = true, follows = false; // whether its end is in sight, and is to be when all is drawn
   body.id = view.unique("panel");
 
   list.addEventListener("keydown", (e) => {
@@ -54,7 +55,7 @@ export function panel(view) {
       mark(compared, "aria-pressed", String(compare && index > 0));
     }
     const names = tabsOf(kind), now = names.includes(tab) ? tab : names[0];
-    const context = { view, frame, s, t, id, n, at, index, status, kind, compare: compare && index > 0, text };
+    const context = { view, frame, s, t, id, n, at, index, status, kind, compare: compare && index > 0, text, thought, printed };
     const numbers = names.map((name) => (at ? TABS[name].count?.(context) ?? 0 : 0)), tabsNow = `${kind} ${now} ${numbers}`;
     if (tabsShown !== tabsNow) {
       const rebuilt = tabsShown.split(" ")[0] !== kind || list.childElementCount !== names.length;
@@ -72,15 +73,22 @@ export function panel(view) {
     const where = `${id} ${at?.seq} ${now} ${compare}`, key = `${where} ${s.status} ${status} ${at ? TABS[now].key(context) : ""}`;
     if (shown !== key) {
       shown = key;
-      const moved = wasAt !== where, atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32;
+      const moved = wasAt !== where;
       wasAt = where;
       const made = at ? TABS[now].show(context) : [h("p", { class: "dp-none" }, s.seq === 0 ? tr("panel.nothing") : status === "queued" ? tr("panel.queued") : status === "skipped" ? tr("panel.skipped") : tr("panel.pending"))];
       replace(body, made.flat(Infinity).filter(Boolean));
-      if (moved) body.scrollTop = 0;
-      else if (atEnd && status === "running" && at?.end === null) body.scrollTop = body.scrollHeight;
+      if (moved) [body.scrollTop, atEnd] = [0, true];
+      else follows = atEnd && status === "running" && at?.end === null;
     }
     if (at) figures(at, t, n);
   }
+
+  /** To look where something stands has the page laid out: once for each draw, when every part has written what it has to. */
+  function settle() {
+    if (follows) body.scrollTop = body.scrollHeight;
+    follows = false;
+  }
+  body.addEventListener("scroll", () => { atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32; }, { passive: true });
 
   /** Puts elements in; those that are there already stay where they are, so that a selection and the focus stay. */
   function replace(box, wanted) {
@@ -109,5 +117,5 @@ export function panel(view) {
       mark(span, "title", what);
     });
   }
-  return { el, update, toggle, show, focus: () => body.focus() };
+  return { el, update, settle, toggle, show, focus: () => body.focus() };
 }

@@ -1,8 +1,9 @@
 // What the tabs of a node's panel show of one turn.
 import { lastTurn, turnOf } from "./fold.js";
+import { Growing } from "./growing.js";
 import { markdown } from "./markdown.js";
 import { tr } from "./strings.js";
-import { count, h, isCut, line, money, seconds, textOf, tokens, unmarked } from "./words.js";
+import { count, h, isCut, line, mark, money, put, seconds, textOf, tokens, unmarked } from "./words.js";
 import { diffed } from "./word_diff.js";
 
 /** The names of the tabs for a type of node. */
@@ -47,6 +48,31 @@ function answerOf(at) {
   return typeof at.output === "string" ? at.output : isCut(at.output) ? `${at.output.text}…` : `\`\`\`json\n${textOf(at.output)}\n\`\`\``;
 }
 
+/** What a model thought, folded unless it is all there is so far; whoever opens or closes it has it so for as long as the turn is shown. */
+export class Thought {
+  #words = h("summary"); #text = new Growing(h("p", { dir: "auto" })); #of = null; #meant = false;
+  #el = h("details", { class: "dp-fold", ontoggle: () => { this.#touched ||= this.#el.open !== this.#meant; } }, this.#words, this.#text.el);
+  #touched = false;
+
+  show(at, open) {
+    if (this.#of !== at.seq) [this.#of, this.#touched] = [at.seq, false];
+    if (!this.#touched) this.#el.open = this.#meant = open;
+    put(this.#words, `${tr("answer.reasoning")} · ${count(at.reasoning.trim().split(/\s+/).length, "word")}`);
+    this.#text.show(at.reasoning);
+    return this.#el;
+  }
+}
+
+/** What a node has printed. */
+export class Printed {
+  #text = new Growing(verbatim(""));
+
+  show(text, title) {
+    mark(this.#text.el, "data-title", title);
+    return this.#text.show(text).el;
+  }
+}
+
 const streaming = (c) => c.at.end === null && c.status !== "waiting";
 const grows = ({ at }) => `${at.text.length} ${at.reasoning.length} ${at.calls.length} ${at.calls.at(-1)?.end} ${at.retries.length} ${at.end} ${isCut(at.output)}`;
 
@@ -59,7 +85,7 @@ export const TABS = {
       const { at, n, index, status } = c, before = n.turns[index - 1];
       if (c.compare) return [note(tr("turns", { before: before.run, after: at.run })), diffed(unmarked(answerOf(before)), unmarked(answerOf(at)))];
       const answer = answerOf(at), open = streaming(c), retry = at.retries.at(-1), call = at.calls.findLast((x) => x.end === null);
-      const thought = at.reasoning && h("details", { class: "dp-fold", "data-keep": "reasoning", open: !answer && open }, h("summary", {}, `${tr("answer.reasoning")} · ${count(at.reasoning.trim().split(/\s+/).length, "word")}`), h("p", { dir: "auto" }, at.reasoning));
+      const thought = at.reasoning && c.thought.show(at, !answer && open);
       const waits = status === "retrying" ? retry.message : call ? tr("answer.calls", { tool: call.name }) : open ? tr("answer.first") : at.error ? null : tr("answer.none");
       return [
         thought, answer ? c.text.show(answer, open).el : waits && none(waits), answer && call && none(tr("answer.calls", { tool: call.name })), answer && status === "retrying" && none(retry.message),
@@ -75,7 +101,7 @@ export const TABS = {
       const { view, s, id, at, n, index, kind } = c, before = n.turns[index - 1], asked = [...s.questions.values()].filter((q) => q.node_id === id), last = at === lastTurn(s, id);
       if (c.compare) return [note(tr("turns", { before: before.run, after: at.run })), diffed(textOf(before.output), textOf(at.output))];
       const parts = [];
-      if (at.text) parts.push(verbatim(at.text, kind === "code_job" || kind === "hook" ? tr("output.printed") : null));
+      if (at.text) parts.push(c.printed.show(at.text, kind === "code_job" || kind === "hook" ? tr("output.printed") : null));
       if (last && n.children.length) parts.push(children(c));
       else if (last) for (const words of n.progress.values()) parts.push(note(words));
       if (last) for (const q of asked) parts.push(note(tr("output.asks")), markdown(textOf(q.prompt)));
