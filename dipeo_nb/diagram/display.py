@@ -85,13 +85,14 @@ class DisplayedDiagram(ParsedDiagram):
     @displayed
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         # HTML first: it is what every viewer prefers, and an <img> shows the drawing where scripts and styles are
-        # stripped. Mermaid is left out: Lab would prefer HTML to it, others do not know it (`mermaid()` gives it).
+        # stripped. PNG for LaTeX: there an SVG ends the export of the whole notebook unless Inkscape is installed.
         svg, overview = self._pictures()
-        shown = page.figure(svg, self.name, overview=overview) + page.findings(self._findings[:50])
+        shown = page.figure(svg, labels.summary(self.model, self.name), overview=overview) + page.findings(self._findings[:50])
+        picture = png.saved_picture(self.svg(theme="light"))
         return {
             # the names in findings hold no mathematics
             "text/html": f'<div class="mathjax_ignore tex2jax_ignore">{shown}</div>',
-            "image/svg+xml": svg,
+            **({"image/png": picture} if picture else {}),
             "text/plain": self.outline(),
         }
 

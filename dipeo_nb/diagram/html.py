@@ -20,6 +20,13 @@ from dipeo_nb.domain.enums import Severity
 
 _SHOWN = 100
 """Findings listed at most."""
+_SCHEME = (
+    "color-scheme:if(style(--jp-layout-color0:white):light;style(--jp-layout-color0) or style(--vscode-foreground) or "
+    "style(--colab-primary-text-color) or style(--marimo-text-font):inherit;else:light)"
+)
+"""Whether a drawing is light or dark. A page that names no colour scheme is a white one, such as an exported notebook, but a browser gives a
+picture in it the scheme of the reader's system. Notebooks and editors that have dark themes say which is theirs, or follow the system. Where
+browsers do not know `if()`, it is the system's everywhere."""
 
 
 def page(
@@ -116,7 +123,7 @@ def _image(picture: str | bytes, alt: str, *, width: int | None = None, shrinks:
     style = "max-width:100%;height:auto" if shrinks else "max-width:none"
     return (
         f'<img src="data:{kind};base64,{base64.b64encode(data).decode("ascii")}" alt="{escape(clean(alt))}"{size} '
-        f'style="{style}"/>'
+        f'style="{style};{_SCHEME}"/>'
     )
 
 

@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-from dipeo_nb.errors import ValidationError
+from dipeo_nb.common.redaction import logger
+from dipeo_nb.errors import NodeExecutionError, ValidationError
 from dipeo_nb.workers import WORKERS
 
 FONTS = Path(__file__).parent / "fonts"
@@ -18,6 +19,11 @@ FONTS = Path(__file__).parent / "fonts"
 PIXELS = 24_000_000
 """Pixels of a picture at most; larger drawings are made smaller to fit."""
 _SIDE = 30_000
+SAVED_PIXELS = (1_000_000, 250_000)
+"""Pixels of a picture that a notebook holds at most: it is for what shows no HTML (LaTeX, some viewers), and every output saves one; the
+second number counts when the picture would take more than `SAVED_BYTES` otherwise."""
+SAVED_BYTES = 36_000
+"""Bytes of it at most; a larger one is left out."""
 _NOT_IN_INTER = re.compile("[\u0530-\u1dff\u2c00-\ufffc\U00010000-\U0010ffff]")
 _DARK_RULES = re.compile(r"@media \(prefers-color-scheme:dark\)\{((?:[^{}]*\{[^{}]*\})*)\}")
 
@@ -56,6 +62,16 @@ def svg_to_png(svg: str, *, width: int | None = None, theme: Literal["light", "d
         return base64.b64decode(WORKERS.call_here(f"{__name__}:encoded", svg, across))
     except OSError:  # where no process can be started
         return _drawn(svg, across)
+
+
+def saved_picture(svg: str) -> str:
+    """A light PNG, in Base64, that is small enough to be saved with every output; empty where there is none."""
+    try:
+        pictures = (svg_to_png(svg, pixels=pixels) for pixels in SAVED_PIXELS)
+        return next((base64.b64encode(one).decode() for one in pictures if len(one) <= SAVED_BYTES), "")
+    except NodeExecutionError as error:  # the process that draws is gone; the HTML has the same drawing
+        logger(__name__).warning("A drawing is shown without its PNG: %s", error.message)
+        return ""
 
 
 def encoded(svg: str, width: int) -> str:

@@ -1,7 +1,7 @@
 """A run as one HTML file: the run view with its timeline, offline, without anything to install or to load.
 
-The file holds the log, compressed, and the script of the view. Its policy lets nothing else run and loads nothing. Without scripts it
-shows the run as lines of text.
+The file holds the log, compressed, and the script of the view. Its policy lets nothing else run and loads nothing. Without scripts, and on
+paper, it shows the run as lines of text.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def html(logs: Sequence[Log]) -> str:
     """The page of the first run of *logs*, in which those of sub-diagrams open in place."""
     state = logs[0][0]
     inside = (
-        f"<noscript><pre>{escape(_text(state))}</pre></noscript>\n"
+        f'<pre class="dp-text-only">{escape(_text(state))}</pre>\n'
         f'<script type="application/octet-stream" id="data">{packed(logs)}</script>'
     )
     return run_page.document("page.js", title=state.diagram, inside=inside)
@@ -93,7 +93,7 @@ def _head(state: RunState) -> dict[str, Any]:
 
 
 def _text(state: RunState) -> str:
-    """The run for those whose browser runs no scripts."""
+    """The run for those whose browser runs no scripts, and for paper."""
     state = interrupted(state)
     lines = [f"{state.diagram}: {state.status}", f"run {state.run_id}"]
     if state.error is not None:

@@ -91,9 +91,14 @@ def _hash(text: str) -> str:
 _DOCUMENT_STYLES = """
 .dp-page { color-scheme: light dark; background: light-dark(#eef0f3, #0d0f12); color: light-dark(#14181f, #eceff3); }
 .dp-page body { margin: 0; }
-.dp-page main, .dp-page noscript pre { display: block; max-width: 1280px; margin: 16px auto; padding: 0 16px; font-family: system-ui, sans-serif; }
-.dp-page noscript pre { white-space: pre-wrap; }
-@media print { .dp-page { background: none; } }
+.dp-page main, .dp-text-only { display: block; max-width: 1280px; margin: 16px auto; padding: 0 16px; font-family: system-ui, sans-serif; }
+.dp-text-only { white-space: pre-wrap; overflow-wrap: anywhere; }
+@media screen and (scripting) { .dp-text-only { display: none; } }
+@media print {
+  .dp-page, .dp-page .dp-run { color-scheme: light; background: none; }
+  .dp-page .dp-run :is(.dp-main, .dp-panel, .dp-body, .dp-foot, .dp-notice, .dp-lane-box, .dp-tabs) { height: auto; max-height: none; overflow: visible; }
+  .dp-page .dp-run .dp-tabs { flex-wrap: wrap; }
+}
 """
 
 

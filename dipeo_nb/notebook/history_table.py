@@ -1,4 +1,5 @@
-"""The run history as a live table in a notebook: the page asks for a page of rows, and the store has the list."""
+"""The run history as a live table in a notebook: the page asks for a page of rows, and the store has the list. A notebook that is read
+without a kernel shows the newest runs."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import anywidget
 
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.execution.run_pages import RunQuery
+from dipeo_nb.notebook.history import Runs
 
 _STATIC = Path(__file__).parent / "static"
 _IDS = 50
@@ -24,6 +26,7 @@ class HistoryTable(anywidget.AnyWidget):
         query: returns the rows of a page, and how many runs match.
         html: returns the static form of a run, or of the difference of several.
         delete: deletes runs by their ids.
+        newest: returns the rows that a notebook keeps.
     """
 
     _esm = _STATIC / "runs.js"
@@ -34,14 +37,21 @@ class HistoryTable(anywidget.AnyWidget):
         query: Callable[[RunQuery], Mapping[str, Any]],
         html: Callable[[Sequence[str]], str],
         delete: Callable[[Sequence[str]], Any],
+        newest: Callable[[], Runs],
     ) -> None:
         super().__init__()
         comm = getattr(self, "comm", None)
         if hasattr(comm, "_reply_subshell_for"):  # see `LiveView`
             comm._reply_subshell_for = None  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
-        self._query, self._html, self._delete = query, html, delete
+        self._query, self._html, self._delete, self._newest = query, html, delete, newest
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "dipeo-runs")
         self.on_msg(lambda _, content, buffers: self._worker.submit(self.command, content))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        rows = self._newest()
+        shown = super()._repr_mimebundle_(**kwargs)
+        data, metadata = shown if isinstance(shown, tuple) else (shown or {}, {})
+        return {**data, "text/html": rows._repr_html_(), "text/plain": repr(rows)}, metadata
 
     def command(self, message: Mapping[str, Any]) -> None:
         """Carry out a message of the page and answer it."""

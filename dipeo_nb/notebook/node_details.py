@@ -11,7 +11,7 @@ from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean, status_look
 from dipeo_nb.execution.run_state import NodeState, RunState
-from dipeo_nb.notebook.markdown_html import markdown_html
+from dipeo_nb.notebook.markdown_html import code_html, lines, markdown_html
 
 TEXT_LIMIT = 4_000
 """Characters of one text."""
@@ -19,7 +19,10 @@ ALL_LIMIT = 30_000
 """Characters of all texts of a run; a saved notebook stays small."""
 TURNS = 3
 """Latest turns of a node that are shown."""
-_WRAPPED = 'style="white-space:pre-wrap;overflow-wrap:anywhere"'
+MESSAGES, REMEMBERED = 10, 300
+"""Latest messages of a memory that are shown, and characters of each."""
+SUMMARY = 'style="display:list-item;cursor:pointer"'
+"""The page of nbconvert's template `classic` takes the triangle away otherwise."""
 _SCROLLS = 'style="overflow-x:auto;overflow-wrap:break-word"'
 """An answer may hold a table or a block of code that is wider than the page."""
 
@@ -34,6 +37,7 @@ class NodeDetails:
     def __init__(self, state: RunState, nodes: Sequence[tuple[str, NodeState]]) -> None:
         self._state, self._nodes = state, nodes
         self._left = ALL_LIMIT
+        self._messages: Mapping[str, Mapping[str, Any]] = {m["id"]: m for m in state.conversation}
 
     def html(self) -> str:
         """One `details` for each node that did something; nothing but plain tags."""
@@ -51,13 +55,13 @@ class NodeDetails:
         if cut_off:
             parts.append(self._answer(node.text))
         if node.error is not None:
-            hint = f"<br>{escape(inert(str(node.error['hint'])))}" if node.error.get("hint") else ""
-            parts.append(f"<p><strong>✗ {self._text(str(node.error.get('message')))}</strong>{hint}</p>")
+            hint = f"<br>{lines(inert(str(node.error['hint'])))}" if node.error.get("hint") else ""
+            parts.append(f"<p><strong>✗ {lines(inert(self._within(str(node.error.get('message')))))}</strong>{hint}</p>")
         if not turns and not cut_off and node.output is not None:
             parts.append(self._value(node.output))
         if stdout := node.meta.get("stdout"):
             parts.append(f"<p><small>printed</small></p>{self._pre(stdout)}")
-        return f"<details><summary>{self._summary(label, node)}</summary>{''.join(parts)}</details>"
+        return f"<details><summary {SUMMARY}>{self._summary(label, node)}</summary>{''.join(parts)}</details>"
 
     @staticmethod
     def _summary(label: str, node: NodeState) -> str:
@@ -83,12 +87,27 @@ class NodeDetails:
         return f"{run}{self._sent(turn)}{self._answer(str(answer)) if answer else ''}"
 
     def _sent(self, sent: Mapping[str, Any]) -> str:
-        """The prompt as it was sent, with the system prompt and how much of the conversation."""
-        remembered = len(sent.get("memory", {}).get("ids", ())) + len(sent.get("memory", {}).get("brought", ()))
+        """The prompt as it was sent: the system prompt, the messages that were remembered, and what was asked."""
         system = f"<p><small>system</small></p>{self._pre(sent['system'])}" if sent.get("system") else ""
-        memory = f"<p><small>{remembered} messages remembered</small></p>" if remembered else ""
-        prompt = self._pre(str(sent.get("prompt") or ""))
-        return f"<details><summary><small>prompt</small></summary>{system}{memory}{prompt}</details>"
+        asked = f"<p><small>user</small></p>{self._pre(str(sent.get('prompt') or ''))}"
+        inside = f"{system}{self._memory(sent.get('memory', {}))}{asked}"
+        return f"<details><summary {SUMMARY}><small>prompt</small></summary><blockquote>{inside}</blockquote></details>"
+
+    def _memory(self, shown: Mapping[str, Any]) -> str:
+        """What the person remembered of the conversation."""
+        ids = [*shown.get("ids", ()), *shown.get("brought", ())]
+        if not ids:
+            return ""
+        known = [self._messages[i] for i in ids if i in self._messages]
+        said = "".join(
+            f"<li><strong>{escape(clean(m.get('from_person_id'), 80))}</strong>: "
+            f"{escape(clean(self._within(str(m.get('content'))), REMEMBERED))}</li>"
+            for m in known[-MESSAGES:]
+        )
+        left = len(ids) - len(known[-MESSAGES:])
+        earlier = f"<li>and {left} more: run.conversation.turns</li>" if left else ""
+        count = f"{len(ids)} messages" if len(ids) > 1 else "1 message"
+        return f"<p><small>memory, {count}</small></p><ul>{said}{earlier}</ul>"
 
     def _answer(self, text: str) -> str:
         source = self._within(text)
@@ -100,10 +119,7 @@ class NodeDetails:
         return self._answer(value) if isinstance(value, str) else self._pre(json_text(value, indent=2))
 
     def _pre(self, text: str) -> str:
-        return f"<pre {_WRAPPED}>{self._text(text)}</pre>"
-
-    def _text(self, text: str) -> str:
-        return escape(inert(self._within(text))).replace("\n", "&#10;")
+        return code_html(self._within(text))
 
     def _within(self, text: str) -> str:
         """As much of a text as there is room for."""

@@ -24,7 +24,7 @@ from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.single_node import single_node
 from dipeo_nb.execution.snapshots import recorded_state
-from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook import kernel, static_view
 from dipeo_nb.notebook.differences import Differences, SideBySide
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from dipeo_nb.notebook import history_table
 else:
     history_table = lazy.module("dipeo_nb.notebook.history_table")  # which brings ipywidgets along
+
+NEWEST = 20
+"""Runs of the live table that a notebook keeps."""
 
 
 class RecordedRuns(ABC):
@@ -89,7 +92,9 @@ class RecordedRuns(ABC):
         return Runs(run_sync(read()), self._spent, self._delete, self._table)
 
     def _table(self) -> Any:
-        """The history as a widget."""
+        """The history as a widget; where no user is, its newest rows: a notebook would keep the state of a widget that is dead."""
+        if kernel.unattended():
+            return self.runs(limit=NEWEST)
 
         async def rows(query: RunQuery) -> Mapping[str, Any]:
             await self.runtime.initialize()
@@ -104,7 +109,10 @@ class RecordedRuns(ABC):
             return static_view.html(run.state, diagram_of(run.state), run.timeline)
 
         return history_table.HistoryTable(
-            lambda query: run_sync(rows(query)), html, lambda runs: run_sync(self.runtime.delete_runs(runs))
+            lambda query: run_sync(rows(query)),
+            html,
+            lambda runs: run_sync(self.runtime.delete_runs(runs)),
+            lambda: self.runs(limit=NEWEST),
         )
 
     def _delete(self, rows: Sequence[RunSummary]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,30 +9,25 @@ from html import escape
 from numbers import Real
 from typing import Any
 
-from dipeo_nb.common.redaction import logger, redactor
+from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text, well_formed
 from dipeo_nb.diagram.drawing import draw, overview
 from dipeo_nb.diagram.html import figure
 from dipeo_nb.diagram.labels import NodeLook, clean, status_look
 from dipeo_nb.diagram.layout import place
-from dipeo_nb.diagram.png import svg_to_png
+from dipeo_nb.diagram.png import saved_picture
 from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import DomainDiagram
-from dipeo_nb.errors import NodeExecutionError
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import NodeState, RunState
-from dipeo_nb.notebook.node_details import NodeDetails
+from dipeo_nb.notebook.markdown_html import code_html, lines, markdown_html
+from dipeo_nb.notebook.node_details import SUMMARY, NodeDetails
 from dipeo_nb.notebook.timeline import Timeline, timeline_svg
 
-PNG_PIXELS = (1_000_000, 250_000)
-"""Pixels of the picture in a cell at most: it is for what shows no HTML, and every run saves one; the second number counts when the
-picture would take more than `PNG_BYTES` otherwise."""
-PNG_BYTES = 36_000
-"""Bytes of it at most; a larger one is left out."""
 SAVED, SAVED_MANY, MANY = 120_000, 300_000, 40
 """Characters that a run leaves in a notebook at most, and those of one with more than `MANY` nodes."""
 CELL_LIMIT = 2_000
@@ -46,10 +40,11 @@ _RAW = 'class="mathjax_ignore tex2jax_ignore"'
 """On the outermost element of text; without it, front ends take what is between two dollar signs for mathematics."""
 _BREAKS = 'style="overflow-wrap:break-word"'
 """On what holds texts that others wrote: a long word ends at the edge of the page, and columns of tables keep their words whole."""
-_TEXT = "text-align:left;white-space:pre-wrap"
+_TEXT = 'style="text-align:left;vertical-align:top;white-space:pre-wrap'
 _LONG_WORD = re.compile(r"\S{40}")
 """A word that would make a table wider than the page, and so may be broken; other words stay whole even in narrow columns."""
-_NUMBER = "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums"
+_NUMBER = 'align="right" style="text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums'
+"""The attribute is for viewers that remove styles (GitHub), the style for those that have one of their own for cells (JupyterLab)."""
 
 
 class Figure(str):
@@ -73,14 +68,9 @@ def bundle(
     data = {"text/html": html(state, diagram, when), "text/plain": plain(state, diagram)}
     if png and diagram is not None:
         svg = draw(diagram, status=looks(state), theme="light", title=state.diagram)
-        try:
-            pictures = (svg_to_png(svg, pixels=pixels) for pixels in PNG_PIXELS)
-            picture = next((base64.b64encode(one).decode() for one in pictures if len(one) <= PNG_BYTES), "")
-        except NodeExecutionError as error:  # the process that draws is gone; the HTML has the same drawing
-            logger(__name__).warning("A run is shown without its picture: %s", error.message)
-        else:
-            if picture and len(data["text/html"]) + len(picture) <= SAVED:
-                data["image/png"] = picture
+        picture = saved_picture(svg)
+        if picture and len(data["text/html"]) + len(picture) <= SAVED:
+            data["image/png"] = picture
     return data
 
 
@@ -108,13 +98,12 @@ def _html(state: RunState, diagram: DomainDiagram | None, when: Timeline | None,
     if state.error is not None:
         parts.append(failure(state.error))
     if state.outputs:
-        outputs = [(label, shown(value, texts)) for label, value in state.outputs.items()]
-        parts.append("<h4>Outputs</h4>" + table(("endpoint", "value"), outputs))
+        parts.append("<h4>Outputs</h4>" + outputs_table(state.outputs, texts))
     if details:
         parts.append(NodeDetails(state, in_order(state)).html())
     elif rows := [_row(state.label(i), node, texts) for i, node in in_order(state)]:
         head = ("node", "status", "runs", "seconds", "tokens", "last output")
-        parts.append(f"<details><summary>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
+        parts.append(f"<details><summary {SUMMARY}>Nodes ({len(rows)})</summary>{table(head, rows)}</details>")
     if state.notes:
         noted = ((f"{note['first']} to {note['last']}", note["text"]) for note in state.notes)
         parts.append(table(("events", "note"), noted))
@@ -144,8 +133,19 @@ def unfinished(run_id: str) -> str:
 
 def short_html(state: RunState) -> str:
     """The headline and the outputs."""
-    outputs = table(("endpoint", "value"), state.outputs.items()) if state.outputs else ""
+    outputs = outputs_table(state.outputs) if state.outputs else ""
     return f"<section {_RAW}><p><strong>{escape(clean(state.diagram, 120))}</strong>: {escape(headline(state))}</p>{outputs}</section>"
+
+
+def outputs_table(outputs: Mapping[str, Any], limit: int = CELL_LIMIT) -> str:
+    """What endpoints were given: texts with their Markdown, other values as JSON."""
+    return table(
+        ("endpoint", "value"),
+        (
+            (label, Html((markdown_html if isinstance(value, str) else code_html)(shown(value, limit))))
+            for label, value in outputs.items()
+        ),
+    )
 
 
 def difference(diff: RunDiff, drawing: str = "") -> str:
@@ -202,7 +202,7 @@ def _node_difference(node: NodeDiff) -> str:
     models = [clean(model, 60) for model in node.model if model is not None]
     answered = f", answered by {escape(' → '.join(models))}" if len(dict.fromkeys(models)) == 2 else ""
     return (
-        f"<details open><summary><strong>{escape(clean(node.label, 80))}</strong>: {node.change}, {status}, "
+        f"<details open><summary {SUMMARY}><strong>{escape(clean(node.label, 80))}</strong>: {node.change}, {status}, "
         f"{node.seconds[0]:.2f} → {node.seconds[1]:.2f} s{tokens}{spent}{answered}</summary>{fields}{output}</details>"
     )
 
@@ -221,7 +221,7 @@ def failure(error: Mapping[str, Any]) -> str:
     node = f" in <em>{escape(clean(error['node'], 80))}</em>" if error.get("node") else ""
     hint = f"<br>{lines(shown(str(error['hint'])))}" if error.get("hint") else ""
     trace = error.get("traceback")
-    details = f"<pre>{lines(inert(str(trace)), '&#10;')}</pre>" if trace else ""
+    details = code_html(str(trace)) if trace else ""
     message = lines(shown(str(error.get("message"))))
     return f"<section {_BREAKS} {_RAW}><p><strong>{escape(clean(error.get('type')))}</strong>{node}: {message}{hint}</p>{details}</section>"
 
@@ -238,7 +238,7 @@ def turns_html(turns: Iterable[Mapping[str, Any]]) -> str:
     """What each person saw before it spoke, collapsed."""
     shown = list(turns)
     parts = [
-        f"<details {_RAW}><summary>{escape(clean(t['node']))} #{t['run']}: {escape(clean(t['person']))} saw {len(t['saw'])} "
+        f"<details {_RAW}><summary {SUMMARY}>{escape(clean(t['node']))} #{t['run']}: {escape(clean(t['person']))} saw {len(t['saw'])} "
         f"({escape(clean(t['memory'], 80))})</summary>"
         + table(
             ("from", "message"),
@@ -266,20 +266,22 @@ class Titled(str):
         return self
 
 
+class Html(str):
+    """Content of a cell that is HTML already, of `markdown_html`."""
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """An HTML table on one line; each cell is escaped and cut, and after `ROW_LIMIT` rows comes the number of further ones."""
     names = list(head)
     all_rows = [list(row) for row in rows]
     right = numeric(all_rows[:ROW_LIMIT], len(names))
     sides = [_NUMBER if i in right else _TEXT for i in range(len(names))]
+    at = ("right" if i in right else "left" for i in range(len(names)))
     top = "".join(
-        f'<th scope="col" style="text-align:{"right" if i in right else "left"}">{_cell(name)}</th>'
-        for i, name in enumerate(names)
+        f'<th scope="col" align="{side}" style="text-align:{side}">{_cell(name)}</th>'
+        for side, name in zip(at, names, strict=True)
     )
-    body = "".join(
-        "<tr>" + "".join(_td(_cell(value), side) for value, side in zip(row, sides, strict=True)) + "</tr>"
-        for row in all_rows[:ROW_LIMIT]
-    )
+    body = "".join("<tr>" + "".join(map(_td, row, sides)) + "</tr>" for row in all_rows[:ROW_LIMIT])
     more = len(all_rows) - ROW_LIMIT
     rest = f"<p><small>… and {more} more rows</small></p>" if more > 0 else ""
     return f"<section {_RAW}><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{rest}</section>"
@@ -303,11 +305,6 @@ def note(text: str) -> str:
 def titled(title: str, *parts: str) -> str:
     """HTML with a line of text as its heading; none of it is taken for mathematics."""
     return f"<section {_RAW}><p>{title}</p>{''.join(parts)}</section>"
-
-
-def lines(text: str, line_break: str = "<br>") -> str:
-    """Escaped text on one line of HTML: in Markdown, an empty line would end the HTML, and what follows would be live."""
-    return escape(text).replace("\n", line_break)
 
 
 def plain(state: RunState, diagram: DomainDiagram | None) -> str:
@@ -365,9 +362,12 @@ def _row(label: str, node: NodeState, texts: int) -> tuple[Any, ...]:
     )
 
 
-def _td(cell: str, style: str) -> str:
+def _td(value: Any, attributes: str) -> str:
+    if isinstance(value, Html):
+        return f'<td dir="auto" style="text-align:left;overflow-wrap:anywhere">{value}</td>'
+    cell = _cell(value)
     breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^<>]*+>", " ", cell)) else ""
-    return f'<td dir="auto" style="{style}{breaks}">{cell}</td>'
+    return f'<td dir="auto" {attributes}{breaks}">{cell}</td>'
 
 
 def _cell(value: Any) -> str:

@@ -18,6 +18,7 @@ from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
+from dipeo_nb.notebook.markdown_html import lines
 from dipeo_nb.notebook.tables import Events, Table, text_table
 
 
@@ -175,7 +176,7 @@ class Stretch:
 
     @displayed
     def _repr_html_(self) -> str:
-        said = "".join(f"<blockquote>{static_view.lines(clean(note['text'], 2000))}</blockquote>" for note in self.notes)
+        said = "".join(f"<blockquote>{lines(clean(note['text'], 2000))}</blockquote>" for note in self.notes)
         parts = [said, self.nodes._repr_html_() if self.nodes else "", f"<p><small>run {escape(self.run_id)}</small></p>"]
         return static_view.titled(f"<strong>{escape(self._headline)}</strong>", *parts)
 

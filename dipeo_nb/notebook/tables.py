@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, SupportsIndex, overload
 
 from dipeo_nb.common.short_repr import short_repr
 from dipeo_nb.common.text import did_you_mean, displayed
 from dipeo_nb.diagram.labels import clean
+from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import MissingDependencyError, UnknownNodeError
 from dipeo_nb.notebook import static_view
@@ -93,7 +94,8 @@ class Outputs(Row):
 
 
 class Events(list[Event]):
-    """Events of a run; shown as a table. Each is an `Event`, with its whole payload."""
+    """Events of a run; shown as a table, in which the pieces of a text that follow each other are one row. Each is an `Event`, with its
+    whole payload."""
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Event: ...
@@ -106,7 +108,14 @@ class Events(list[Event]):
     _head = ("seq", "type", "node", "payload")
 
     def _rows(self) -> list[tuple[Any, ...]]:
-        return [(e.seq, str(e.type), e.node_id or "", short_repr(dict(e.payload), 300)) for e in self]
+        return [self._row(list(group)) for _, group in groupby(self, _piece)]
+
+    def _row(self, events: Sequence[Event]) -> tuple[Any, ...]:
+        first, last = events[0], events[-1]
+        seq, payload = first.seq, dict(first.payload)
+        if first is not last:
+            seq, payload["text"] = static_view.Figure(f"{seq}–{last.seq}"), "".join(e.payload["text"] for e in events)
+        return seq, str(first.type), first.node_id or "", short_repr(payload, 300)
 
     @displayed
     def _repr_html_(self) -> str:
@@ -118,6 +127,14 @@ class Events(list[Event]):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
+
+
+def _piece(event: Event) -> tuple[Any, ...]:
+    """The same for pieces of one text, and for nothing else."""
+    p = event.payload
+    if event.type is not EventType.NODE_OUTPUT or p.get("is_partial") is not True or not isinstance(p.get("text"), str):
+        return (event.seq,)
+    return event.node_id, *(item for item in p.items() if item[0] != "text")
 
 
 def dataframe(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, type]) -> Any:

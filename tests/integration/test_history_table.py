@@ -120,7 +120,7 @@ def test_the_widget_answers_its_page(session: Session) -> None:
     session.note(session.runs()[0], (1, 3), "the last one")
     table = session.runs().live()
     assert isinstance(table, HistoryTable)
-    page = Answers(table._query, table._html, table._delete)
+    page = Answers(table._query, table._html, table._delete, table._newest)
     found = page.asked(type="query", query={"text": "dogs"})
     assert (found["total"], found["runs"][0]["inputs"], found["runs"][0]["model"]) == (1, "topic=dogs", "echo")
     every = page.asked(type="query", query={})

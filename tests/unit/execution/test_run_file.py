@@ -66,17 +66,17 @@ def log(*outputs: dict[str, Any], label: str = "A") -> run_file.Log:
 def test_what_a_text_says_ends_no_script() -> None:
     """Of a model, and of a label: nothing in the file but its own tags, and the texts come out as they were."""
     page = run_file.html([log({"kind": "text", "text": HOSTILE, "run": 1}, label=HOSTILE)])
-    assert re.findall(r"<(/?script|main|h1|noscript|style)", page) == [
+    assert re.findall(r"<(/?script|main|h1|pre|style)", page) == [
         "style",
         "main",
         "h1",
-        "noscript",
+        "pre",
         "script",
         "/script",
         "script",
         "/script",
     ]
-    assert "\u2028" not in re.sub(r"<noscript>.*</noscript>", "", page, flags=re.DOTALL)
+    assert "\u2028" not in re.sub(r"<pre .*</pre>", "", page, flags=re.DOTALL)
     assert "alert(1)</script>" not in page
     [run] = data_of(page)
     assert run["events"][2][4]["text"] == HOSTILE

@@ -17,6 +17,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.markdown_html import markdown_html
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.timeline import timeline, timeline_svg
+from dipeo_nb.testing import scripted
 
 KEPT = {"section", "p", "strong", "img", "h4", "h5", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "small", "em",
         "br", "pre", "ul", "ol", "li", "code", "a", "hr", "blockquote", "s", "span"}  # fmt: skip
@@ -69,7 +70,51 @@ def test_every_node_is_a_fold_with_its_prompt_and_answer(session: Session) -> No
     assert "You are A." in html
     assert "<strong>yes</strong>" in html
     assert "<b>" not in html
-    assert re.search(r"<summary>✓ <strong>W0</strong>: completed, [^<]*tokens", html)
+    assert re.search(r"<summary [^>]*>✓ <strong>W0</strong>: completed, [^<]*tokens", html)
+
+
+def test_a_turn_says_what_the_person_remembered(session: Session) -> None:
+    """By whom and what, between the system prompt and what was asked."""
+    again = "- {label: W1, type: person_job, person: A, default_prompt: And now?}\n- {label: E,"
+    run = session.start(
+        fan(1, "First")
+        .replace("- {label: E,", again)
+        .replace("- {from: W0, to: E}", "- {from: W0, to: W1}\n- {from: W1, to: E}")
+    )
+    run.result()
+    turn = run._repr_mimebundle_()["text/html"].split("<strong>W1</strong>")[1]
+    order = ["system", "You are A.", "memory, 2 messages", "<strong>A</strong>: [A] First", "user", "And now?"]
+    assert [turn.index(part) for part in order] == sorted(turn.index(part) for part in order)
+
+
+def test_outputs_have_their_markdown_and_their_line_breaks(tmp_path: Path) -> None:
+    """Texts are rendered; of other values every blank counts, also where styles are removed."""
+    code = "return {'deep': {'er': [1]}}"
+    diagram = fan(1, "Speak").replace(
+        "- {label: E, type: endpoint}",
+        f"- {{label: E, type: endpoint}}\n- {{label: C, type: code_job, language: python, code: {code!r}}}\n- {{label: Data, type: endpoint}}",
+    )
+    diagram += "- {from: S, to: C}\n- {from: C, to: Data, content_type: object}\n"
+    with Session(tmp_path, llm=scripted({"W0": "Say **yes**\nand\n\n* no"})) as session:
+        result = session.run(diagram, view=False, trust=True)
+    for html in (result.run._repr_mimebundle_()["text/html"], result._repr_html_()):
+        outputs = html.partition("endpoint")[2].partition("</table>")[0]
+        assert "Say <strong>yes</strong><br /> and</p>" in outputs
+        assert "<li>no</li>" in outputs
+        assert re.search(r"<pre [^>]*><code>\{&#10;  &quot;deep&quot;: \{&#10;    &quot;er&quot;", outputs)
+
+
+def test_events_are_a_table_in_which_a_text_is_one_row(session: Session) -> None:
+    run = session.start(fan(1, "one two three four"), view=False)
+    run.result()
+    pieces = [e for e in run.events if e.payload.get("is_partial")]
+    assert len(pieces) > 3
+    rows = run.events._repr_html_().split("<tr>")[2:]
+    (text,) = [row for row in rows if "is_partial" in row]
+    assert f">{pieces[0].seq}–{pieces[-1].seq}<" in text
+    assert "one two three four" in text
+    assert len(rows) == len(run.events) - len(pieces) + 1
+    assert f"{pieces[0].seq}–{pieces[-1].seq}" in repr(run.events)
 
 
 def test_twenty_nodes_stay_small(session: Session) -> None:

@@ -119,7 +119,7 @@ def test_bundle_has_html_png_and_text(story: Story):
 def test_static_html_is_escaped_semantic_and_without_script(story: Story):
     """Texts of diagram and model are text; only plain tags are used, so that sanitisers leave them."""
     outline = Outline(static_view.html(told(story), story.diagram))
-    allowed = {"section", "p", "strong", "img", "h4", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "small", "em", "br", "pre"}  # fmt: skip
+    allowed = {"section", "p", "strong", "img", "h4", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "small", "em", "br", "pre", "code"}  # fmt: skip
     assert {tag for tag, _ in outline.tags} <= allowed
     assert not [a for _, attributes in outline.tags for a in attributes if a.startswith("on")]
     assert outline.text.count(EVIL) >= 3
