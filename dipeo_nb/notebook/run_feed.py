@@ -132,9 +132,9 @@ class RunFeed:
 
     async def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
         while after < self.last:
-            if told := self._told_since(after):
-                # All of it in this moment: of a run that goes on, reading the record would never come to an end.
-                for rows, _ in _parts(told):
+            if sent := self._sent_since(after):
+                # All of it in this moment: reading the record of a running run would never come to an end.
+                for rows, _ in _parts(sent):
                     yield {"after": after, "last": rows[-1][0], "rows": rows}
                     after = rows[-1][0]
                 return
@@ -151,8 +151,8 @@ class RunFeed:
             if after == before:  # the rest is not recorded
                 return
 
-    def _told_since(self, seq: int) -> list[run_page.Row]:
-        """What pages were told after a number; nothing when none of the last parts begins there."""
+    def _sent_since(self, seq: int) -> list[run_page.Row]:
+        """What pages were sent after a number; nothing when none of the last parts begins there."""
         parts = list(self._recent)
         first = next((i for i, (after, _) in enumerate(parts) if after == seq), len(parts))
         return [row for _, rows in parts[first:] for row in rows]
