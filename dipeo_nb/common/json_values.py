@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from json import encoder
 from typing import Any
 
 from pydantic_core import from_json
@@ -18,6 +19,13 @@ from dipeo_nb.errors import StorageError
 
 FLOATS = "$floats"
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=plain_value, allow_nan=False)
+_make = getattr(encoder, "c_make_encoder", None)
+_pieces: Callable[[Any, int], Iterable[str]] = (
+    (lambda payload, _: _ENCODER.iterencode(payload))
+    if _make is None
+    else _make(None, plain_value, encoder.encode_basestring, None, ":", ",", False, False, False)
+)
+"""The text of a payload, as `_ENCODER` writes it, in pieces; `JSONEncoder.encode` would make a new function for each payload."""
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -28,7 +36,7 @@ def encode(payload: Mapping[str, Any]) -> str:
         StorageError: a value has no form.
     """
     try:
-        text = _ENCODER.encode(payload)
+        text = "".join(_pieces(payload, 0))
         if not text.isascii():
             text.encode()
     except Exception:  # noqa: BLE001 - NaN, surrogates, keys that are not text, what has no form, or its own code raised

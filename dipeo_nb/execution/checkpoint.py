@@ -24,6 +24,7 @@ from dipeo_nb.execution.progress import RunProgress
 from dipeo_nb.execution.record import published
 from dipeo_nb.execution.run_options import NodeRunKey
 
+_STARTED, _COMPLETED, _AT_LIMIT = EventType.NODE_STARTED, EventType.NODE_COMPLETED, Status.MAXITER_REACHED
 KIND = "progress"
 SIGNED_AS = "$checkpoint"
 """Stands for a node in the event by which a checkpoint is signed."""
@@ -57,13 +58,13 @@ class LogPlaces:
         """A node has failed, and the run with it: the node runs again when the run is resumed, which its progress does not know."""
 
     def take(self, event: Event) -> None:
-        kind = event.type
-        if kind is EventType.NODE_STARTED:
+        kind = event[1]
+        if kind is _STARTED:
             return
         index = self._plan.by_id.get(event.node_id or "")
-        if kind is EventType.NODE_COMPLETED and index is not None:
+        if kind is _COMPLETED and index is not None:
             completed = cast(NodeCompleted, event.payload)
-            if completed.get("status") != Status.MAXITER_REACHED:
+            if completed.get("status") != _AT_LIMIT:
                 self.outputs[index, completed["run"]] = event.seq
                 if completed.get("meta", {}).get("messages"):
                     self.messages.append(event.seq)

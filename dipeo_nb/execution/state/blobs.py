@@ -57,8 +57,11 @@ def encoded(payload: Mapping[str, Any]) -> Encoded:
         StorageError: a value has no encoding.
     """
     text = encode(payload)
-    if len(text) <= LIMIT:
-        return Encoded(text, {})
+    return Encoded(text, {}) if len(text) <= LIMIT else separated(text)
+
+
+def separated(text: str) -> Encoded:
+    """A payload of which all is JSON already, without its big values."""
     blobs: dict[str, str] = {}
     extraction = _Extraction(blobs)
     try:

@@ -19,9 +19,11 @@ from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.blobs import Resolver, encoded
+from dipeo_nb.execution.state.blobs import LIMIT, Resolver, separated
 
 _TYPES = {str(t): t for t in EventType}
+_NAMES = {t: str(t) for t in EventType}
+_OUTPUT = EventType.NODE_OUTPUT
 PACK = "node_outputs"
 """Type of a row that holds several pieces of streamed text."""
 PACK_CHARACTERS = 16_384
@@ -59,7 +61,7 @@ def batch_of(events: Iterable[Event]) -> Batch:
     pack: list[Event] = []
     size = 0
     for event in events:
-        if event.output_kind in _STREAMED:
+        if event[1] is _OUTPUT and event.payload.get("kind") in _STREAMED:
             text = event.payload.get("text")
             if isinstance(text, str) and len(text) < PACK_CHARACTERS:
                 if size > PACK_CHARACTERS:
@@ -71,11 +73,14 @@ def batch_of(events: Iterable[Event]) -> Batch:
         if pack:
             rows.append(_pack(pack))
             pack, size = [], 0
-        text, own, _ = encoded(event.payload)
-        rows.append((event.seq, str(event.type), event.occurred_at, event.node_id, text))
-        if own:
-            references[event.seq] = list(own)
-            blobs.update(own)
+        seq, kind, _, at, node_id, payload = event
+        text = encode(payload)
+        if len(text) > LIMIT:
+            text, own, _ = separated(text)
+            if own:
+                references[seq] = list(own)
+                blobs.update(own)
+        rows.append((seq, _NAMES[kind], at, node_id, text))
     if pack:
         rows.append(_pack(pack))
     return Batch(rows, references, blobs)

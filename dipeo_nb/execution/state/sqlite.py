@@ -17,13 +17,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from dipeo_nb.common import injection
+from dipeo_nb.common.aio import DONE
 from dipeo_nb.common.operation_log import logged
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
@@ -42,7 +43,7 @@ from dipeo_nb.execution.state.rules import (
     taken_over,
 )
 from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
-from dipeo_nb.execution.state.sqlite_file import RunFile
+from dipeo_nb.execution.state.sqlite_file import BUSY, RunFile
 from dipeo_nb.execution.state.sqlite_schema import HOLDING, SCHEMA_VERSION
 
 __all__ = ["SCHEMA_VERSION", "SqliteRunStore"]
@@ -100,8 +101,11 @@ class SqliteRunStore(RunStore):
         together = self._group.busy or (self._latest != run_id and len(self._tokens) > 1)
         self._latest = run_id
         try:
-            addition = Addition(events, batch_of(events), rows_of(attached, last.seq), ended)
-            await (self._group.add(addition) if together else self._store([addition]))
+            addition = Addition(events, batch_of(events), rows_of(attached, last.seq) if attached else (), ended)
+            if together:
+                await self._group.add(addition)
+            elif (rest := self._store((addition,))) is not DONE:
+                await rest
         except (StorageError, asyncio.CancelledError):
             self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
             raise
@@ -109,20 +113,31 @@ class SqliteRunStore(RunStore):
             self._stored.pop(run_id, None)
             raise self._file.failed("append", error) from error
 
-    async def _store(self, additions: Sequence[Addition]) -> None:
-        """Store what runs add, all of it or nothing."""
+    def _store(self, additions: Sequence[Addition]) -> Awaitable[None]:
+        """Store what runs add, all of it or nothing; what is returned is to be awaited at once."""
+        write = partial(self._write, additions)
+        if self._file.at_once("append", write) is BUSY:
+            return self._store_in_turn(additions, write)
+        self._settle(additions)
+        return DONE
 
-        def write(connection: sqlite3.Connection) -> None:
-            begun = set[str]()
-            for events, batch, snapshots, of_ended in additions:
-                first = events[0]
-                if first.seq == 1:
-                    begun.add(first.run_id)
-                token = 1 if first.run_id in begun else self._tokens.get(first.run_id)
-                _write(connection, events, batch, token, snapshots, of_ended=of_ended)
+    async def _store_in_turn(self, additions: Sequence[Addition], write: Callable[[sqlite3.Connection], None]) -> None:
+        await self._file.transaction("append", write, inline=False)
+        self._settle(additions)
+
+    def _write(self, additions: Sequence[Addition], connection: sqlite3.Connection) -> None:
+        begun = set[str]()
+        for events, batch, snapshots, of_ended in additions:
+            first = events[0]
+            if first.seq == 1:
+                begun.add(first.run_id)
+            token = 1 if first.run_id in begun else self._tokens.get(first.run_id)
+            _write(connection, events, batch, token, snapshots, of_ended=of_ended)
+        if injection.hook is not None:
             injection.reach("store.append")
 
-        await self._file.transaction("append", write)
+    def _settle(self, additions: Sequence[Addition]) -> None:
+        """They are stored."""
         for events, _, _, of_ended in additions:
             run_id = events[0].run_id
             if events[0].seq == 1:

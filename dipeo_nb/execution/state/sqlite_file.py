@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +30,15 @@ ROOM_B = 65_536
 """Bytes without which SQLite can open no file to write: the index of the WAL begins with 32 KiB."""
 
 
+class Busy(Enum):
+    """Another process is writing."""
+
+    BUSY = "busy"
+
+
+BUSY = Busy.BUSY
+
+
 class RunFile:
     """The file, and the connections of this process to it.
 
@@ -43,6 +53,7 @@ class RunFile:
         self, path: Path, *, sync: Literal["normal", "full"], base: Path | None, on_open: Callable[[bool], None]
     ) -> None:
         self.path = path
+        self._name = str(path)
         self._base = base
         self._sync = sync
         self._on_open = on_open
@@ -95,7 +106,7 @@ class RunFile:
                 time.sleep(0.01)
             else:
                 self._is_open(None)
-                self._opened = _identity(self.path)
+                self._opened = _identity(self._name)
                 return
 
     def _is_open(self, unwritable: StorageError | None) -> None:
@@ -176,7 +187,7 @@ class RunFile:
             self._connection = None
         if self.connection and (error := self._unwritable) is not None:
             raise StorageError(error.message, hint=error.hint, **error.facts) from error.__cause__
-        if self._unwritable is None and _identity(self.path) != self._opened:
+        if self._unwritable is None and _identity(self._name) != self._opened:
             raise StorageError(
                 f"Run store {self.path}: the file was moved, replaced or deleted while it was open.",
                 hint="Put it back, or restart the process (the kernel), which makes a new file if there is none.",
@@ -184,6 +195,20 @@ class RunFile:
                 path=str(self.path),
                 cause="moved",
             )
+
+    def at_once(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T | Busy:
+        """As `transaction` on the loop's thread; BUSY when another process is writing, and nothing was done.
+
+        Raises:
+            StorageError: the store refuses, or *work* does.
+        """
+        self.check_writable()
+        try:
+            return in_transaction(self.connection, work)
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return BUSY
+            raise self.failed(operation, error) from error
 
     async def transaction(self, operation: str, work: Callable[[sqlite3.Connection], T], *, inline: bool = True) -> T:
         """Return the result of *work*, done as a whole or not at all.
@@ -194,13 +219,12 @@ class RunFile:
         Raises:
             StorageError: the store refuses, or *work* does.
         """
-        self.check_writable()
-        try:
-            if inline:
-                return in_transaction(self.connection, work)
-        except sqlite3.Error as error:
-            if not is_busy(error):
-                raise self.failed(operation, error) from error
+        if inline:
+            done = self.at_once(operation, work)
+            if done is not BUSY:
+                return done
+        else:
+            self.check_writable()
         # Another process's write is waited for off the loop, so that other runs go on.
         return await uncancelled(asyncio.get_running_loop().run_in_executor(None, self._patiently, operation, work))
 
@@ -287,7 +311,7 @@ class RunFile:
             return False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     """Which file is at a path; None: there is none."""
     try:
         found = os.stat(path)
