@@ -52,16 +52,14 @@ async def uncancelled(work: Awaitable[T]) -> T:
     raise cancelled
 
 
-def begun(work: Awaitable[None]) -> Awaitable[None] | None:
-    """Begin *work*, as awaiting it would. Return None when it is done already, else what is to be awaited at once in this task."""
-    if work is DONE:
-        return None
+def begun(work: Awaitable[None]) -> Awaitable[None]:
+    """Begin *work*, as awaiting it would. Return DONE when it is done already, else what is to be awaited at once in this task."""
     if not isinstance(work, CoroutineType):
         return work
     try:
         return _Begun(work, work.send(None))
     except StopIteration:
-        return None
+        return DONE
 
 
 class _Begun:

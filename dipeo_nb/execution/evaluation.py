@@ -156,8 +156,7 @@ def holds(expression: str, names: Mapping[str, Any], hidden: Callable[[], Mappin
         hidden: what its names mean when it fails otherwise; None: nothing else.
     """
     try:
-        with quick():
-            return _holds(expression, names, hidden)
+        return _holds(expression, names, hidden, quick=True)
     except NotQuickError:
         return WORKERS.call(_NAME + "holds_there", expression, dict(names), hidden())
 
@@ -194,17 +193,17 @@ def render_with(template: str, names: Mapping[str, Any], known: Mapping[str, str
 
 def holds_there(expression: str, names: Mapping[str, Any], hidden: Mapping[str, Any] | None) -> bool:
     """Whether a condition holds."""
-    return _holds(expression, names, lambda: hidden)
+    return _holds(expression, names, lambda: hidden, quick=False)
 
 
-def _holds(expression: str, names: Mapping[str, Any], hidden: Callable[[], Mapping[str, Any] | None]) -> bool:
+def _holds(expression: str, names: Mapping[str, Any], hidden: Callable[[], Mapping[str, Any] | None], *, quick: bool) -> bool:
     try:
-        return bool(evaluate(expression, names))
+        return bool(evaluate(expression, names, quick=quick))
     except ExpressionError:
         variables = hidden()
         if variables is None:
             raise
-        return bool(evaluate(expression, {**names, **variables}))
+        return bool(evaluate(expression, {**names, **variables}, quick=quick))
 
 
 def _rendered(processor: TemplateProcessorPort, request: Request) -> Rendering:

@@ -100,19 +100,19 @@ class Arrived(NamedTuple):
 class Inputs:
     """A node's inputs under their names; worked out from what arrived when somebody asks."""
 
-    __slots__ = ("_spread", "_stale", "_values", "arrived")
+    _values: Mapping[str, Any] | None = None
+    _spread: Mapping[str, Any] | None = None
+    _stale: frozenset[str] = frozenset()
 
-    def __init__(
-        self,
-        arrived: tuple[Arrived, ...] = (),
-        values: Mapping[str, Any] | None = None,
-        spread: Mapping[str, Any] | None = None,
-        stale: frozenset[str] = frozenset(),
-    ) -> None:
+    def __init__(self, arrived: tuple[Arrived, ...] = ()) -> None:
         self.arrived: tuple[Arrived, ...] = arrived
-        self._values = values
-        self._spread = {} if spread is None and values is not None else spread
-        self._stale = stale
+
+    @classmethod
+    def named(cls, values: Mapping[str, Any], spread: Mapping[str, Any], stale: frozenset[str] = frozenset()) -> Inputs:
+        """Inputs that have their names already."""
+        made = cls()
+        made._values, made._spread, made._stale = values, spread, stale
+        return made
 
     @property
     def values(self) -> Mapping[str, Any]:

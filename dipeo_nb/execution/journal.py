@@ -247,7 +247,7 @@ class Journal:
             events = self._sign(self.pending)  # now, since their numbers may have changed until here
             self.pending = []
             storing = self._storing(events)
-            rest = self._showing(events) if storing is None else self._stored_and_shown(events, storing)
+            rest = self._showing(events) if storing is DONE else self._stored_and_shown(events, storing)
         finally:
             if rest is DONE:
                 self._committing = False
@@ -266,21 +266,21 @@ class Journal:
             self._committing = False
             self._commit_ended.set()
 
-    def _storing(self, events: list[Event]) -> Awaitable[None] | None:
+    def _storing(self, events: list[Event]) -> Awaitable[None]:
         """Store events; return what is left to be awaited of that."""
         if self.unrecorded is not None:
             self.tail.extend(events)
-            return None
+            return DONE
         if self._snapshots.stored:
             self._snapshots.before(events, self.state)
         if injection.hook is not None:
             injection.reach("run.commit")
         try:
             storing = self._store.append(events)
-            return None if storing is DONE else begun(storing)
+            return storing if storing is DONE else begun(storing)
         except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
             self._not_stored(events, error)
-            return None
+            return DONE
 
     async def _stored_and_shown(self, events: list[Event], storing: Awaitable[None]) -> None:
         try:
@@ -302,7 +302,7 @@ class Journal:
         self._apply(events)
         try:
             publishing = self._bus.publish_batch(events)
-            if publishing is not DONE and (rest := begun(publishing)) is not None:
+            if publishing is not DONE and (rest := begun(publishing)) is not DONE:
                 return self._shown(events, rest)
         except Exception as error:  # noqa: BLE001 - a run does not fail for those who watch it
             self._not_shown(events, error)

@@ -197,6 +197,10 @@ class RunProgress:
     def inputs_for(self, command: schedule.RunNode) -> Inputs:
         """The inputs of a run, from the outputs that its command names."""
         named, outputs = command[3], self.outputs
+        if len(named) == 1:
+            e, run, fresh = named[0]
+            edge, source_id, label, source = self._sources[e]
+            return Inputs((_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])),))
         arrived: list[Arrived] = []
         for e, run, fresh in named:
             edge, source_id, label, source = self._sources[e]

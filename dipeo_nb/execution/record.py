@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from dipeo_nb.common.recordable import is_recordable
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.values import is_plain, plain_value
 from dipeo_nb.domain.chat import Message
@@ -83,8 +84,9 @@ def run_failed(error: DipeoError, status: Status, duration_ms: float, statuses: 
 def node_started(node: PlanNode, run: int, inputs: Inputs, attempt: int | None) -> NodeStarted:
     # Lists, as JSON has them.
     named: Any = {}
-    for edge, source_id, _, source, _, _ in inputs.arrived:
-        named[edge.label or edge.target_handle] = [source_id, source]
+    for item in inputs.arrived:  # by number, as this is a part of every step
+        edge = item[0]
+        named[edge.label or edge.target_handle] = [item[1], item[3]]
     payload: NodeStarted = {"label": node.label, "node_type": node.type, "run": run, "inputs": named}
     if len(named) < len(inputs.arrived):  # two of one name
         payload["arrived"] = [[a.source_id, a.run] for a in inputs.arrived]  # pyright: ignore[reportGeneralTypeIssues]
@@ -117,7 +119,7 @@ def node_completed(
         "text": redactor(text) if text else text,
         "handles": handles,
         "meta": meta if clean or not meta else redactor(meta),  # pyright: ignore[reportAssignmentType]
-        "globals": redactor(published) if published else {},
+        "globals": {} if not published else published if is_recordable(published) else redactor(published),
         "duration_ms": duration_ms,
     }
     if conversation is not None and "at" in conversation:

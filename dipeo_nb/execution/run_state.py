@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -62,6 +62,13 @@ class Accounted:
         return self.spent.complete
 
 
+_texts: Callable[[], dict[str, str]] = dict
+_ids: Callable[[], list[str]] = list
+_sent: Callable[[], dict[str, Mapping[str, Any]]] = dict
+_paid: Callable[[], list[UsageData]] = list
+"""What `dict[str, str]` … make, which take ten times as long to do it: a run has a `NodeState` of each node."""
+
+
 @dataclass(slots=True)
 class NodeState(Accounted):
     """One node as the log tells it."""
@@ -79,25 +86,25 @@ class NodeState(Accounted):
     """Body of the last run."""
     text: str = ""
     """Text streamed by the run in flight, else by the last one."""
-    progress: dict[str, str] = field(default_factory=dict[str, str])
+    progress: dict[str, str] = field(default_factory=_texts)
     """What the run in flight says of how far it is, each line by what it is about: the nodes of a sub-diagram, or only "how far"."""
     meta: NodeMeta = field(default_factory=NodeMeta)
     spent: Spending = field(default_factory=Spending)
     retries: int = 0
     reused: bool = False
     """Whether its last run was taken over from the run that this one is a fork of."""
-    children: list[str] = field(default_factory=list[str])
+    children: list[str] = field(default_factory=_ids)
     """Ids of the runs of sub-diagrams that it began."""
     waiting_since: float | None = None
     """Since when a run of it is ready and waits for a place; None: none does."""
-    sent: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    sent: dict[str, Mapping[str, Any]] = field(default_factory=_sent)
     """What models were sent by the run in flight, else by the last one: prompt, system, memory, template, variables, model, person_id.
     By the item of a batch (from "0"), else by ""."""
     pieces: int = 0
     """Pieces of text that came since its last call of a model was accounted for: about as many tokens."""
     estimated: int = 0
     """Tokens of answers that were cut off, an estimate: `pieces` of each. They are not in `spent`."""
-    paid: list[UsageData] = field(default_factory=list[UsageData])
+    paid: list[UsageData] = field(default_factory=_paid)
     """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
 
     __repr__ = bounded_repr
@@ -242,9 +249,10 @@ class RunState(Accounted):
 
     def apply_all(self, events: Iterable[Event]) -> None:
         """Take events in, as `apply` does."""
+        find = _APPLY.get
         for event in events:
             self.events = event[0]
-            if (handler := _APPLY.get(event[1])) is not None:
+            if (handler := find(event[1])) is not None:
                 handler(self, event)
 
     # One method per event type, in the order of a run.

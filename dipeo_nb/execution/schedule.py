@@ -124,7 +124,7 @@ class _Edge:
         self.collects = edge.data or edge.gathered >= 0
         """Only the newest token up to a stamp counts."""
         self.keep, self.back = edge.keep, edge.back
-        self.pad: Stamp = (0,) * (len(target.plan.chain) - (edge.keep or 0))
+        self.pad: Stamp = () if edge.keep is None else (0,) * (len(target.plan.chain) - edge.keep)
         self.tokens: list[Token] = []
         """Those that wait, oldest first."""
         self.last = 0

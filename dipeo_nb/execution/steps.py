@@ -46,14 +46,14 @@ class Steps:
         self._plan, self._progress, self._journal = scope.plan, scope.progress, scope.journal
         self._monotonic = scope.services.clock.monotonic
         self._runner = NodeRunner(scope)
-        nodes, arrows = scope.plan.nodes, [edge.label or "" for edge in scope.plan.edges]
-        self._labels = [redactor(node.label) for node in nodes]
+        labels, arrows = [node.label for node in scope.plan.nodes], [edge.label for edge in scope.plan.edges]
+        self._labels: list[str] = redactor(labels)
         """Of each node, without secrets."""
-        self._secretive = redactor(arrows) is not arrows or any(
-            shown is not node.label for shown, node in zip(self._labels, nodes, strict=True)
-        )
+        self._secretive = self._labels is not labels or redactor(arrows) is not arrows
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._unfinished: dict[int, Coroutine[Any, Any, Output]] = {}
+        """The work of those tasks."""
         self._background = Background(self._background_ended)
         self._halted = False
         """Whether the nodes at work are cancelled."""
@@ -74,6 +74,8 @@ class Steps:
         """Wait until no node is at work."""
         if tasks := [*self._running.values(), *self._background.tasks]:
             await asyncio.gather(*tasks, return_exceptions=True)
+        for work in self._unfinished.values():  # of tasks that were cancelled before their first step, which await nothing
+            work.close()
 
     async def run(self, recovered: Recovered | None) -> None:
         """Go on until the run is finished, has failed or is to end.
@@ -163,10 +165,9 @@ class Steps:
 
     def _go_on(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
         """Let work that was begun come to its end."""
-        task = asyncio.get_running_loop().create_task(self._finish(context, work))
-        # A task that is cancelled before its first step never awaits the work.
-        task.add_done_callback(lambda _: work.close())
-        self._running[context.node.index] = task
+        index = context.node.index
+        self._unfinished[index] = work
+        self._running[index] = asyncio.get_running_loop().create_task(self._finish(context, work))
 
     async def _finish(self, context: NodeContext, work: Coroutine[Any, Any, Output]) -> None:
         begin = self._monotonic()
@@ -179,13 +180,15 @@ class Steps:
         else:
             self._succeeded(context, output, begin)
         finally:
-            self._running.pop(context.node.index, None)
+            index = context.node.index
+            self._running.pop(index, None)
+            self._unfinished.pop(index, None)
+            work.close()
             self._wakeup.set()
 
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
         node, run, progress, journal = context.node, context.run, self._progress, self._journal
-        body, text, _, meta, _, _ = output
-        clean = text is None and is_recordable(body) and (not meta or is_recordable(meta))
+        clean = output.text is None and is_recordable(output.body) and (not output.meta or is_recordable(output.meta))
         if not clean:
             try:
                 output = settled(output)

@@ -22,6 +22,7 @@ from dipeo_nb.diagram.expressions.builder import Closure
 from dipeo_nb.diagram.expressions.compiler import Compiler
 from dipeo_nb.diagram.expressions.errors import ExpressionText, syntax_error
 from dipeo_nb.diagram.expressions.scope import Scope
+from dipeo_nb.diagram.metering import Meter
 from dipeo_nb.diagram.values import plain
 from dipeo_nb.errors import ExpressionError
 
@@ -43,25 +44,33 @@ class Expression:
         """Free names."""
         self._run = run
 
-    def evaluate(self, names: Mapping[str, Any]) -> Any:
+    def evaluate(self, names: Mapping[str, Any], *, quick: bool = False) -> Any:
         """The value of the expression.
+
+        Args:
+            quick: it may take no longer than a quick evaluation.
 
         Raises:
             ExpressionError: it cannot be evaluated; the message shows where and with which values.
+            NotQuickError: it takes longer.
         """
-        return plain(self._run(Scope(self.names, names)))
+        return plain(self._run(Scope(self.names, names, Meter(quick=quick))))
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
 
 
-def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
+def evaluate(expression: str, names: Mapping[str, Any], *, quick: bool = False) -> Any:
     """The value of *expression*, with *names* as its variables.
+
+    Args:
+        quick: it may take no longer than a quick evaluation.
 
     Raises:
         ExpressionError: it does not parse, or cannot be evaluated; facts: expression, column (1-based).
+        NotQuickError: it takes longer.
     """
-    return parse(expression).evaluate(names)
+    return parse(expression).evaluate(names, quick=quick)
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dipeo_nb.diagram.expressions.values import MAX_STEPS
-from dipeo_nb.diagram.metering import ATOMS, Meter, new_meter
+from dipeo_nb.diagram.metering import ATOMS, Meter
 from dipeo_nb.diagram.values import MAX_SIZE, TooLargeError, plain
 
 
@@ -15,7 +15,7 @@ class Scope:
 
     __slots__ = ("account", "free", "locals", "names", "outer", "size", "steps", "unknown")
 
-    def __init__(self, free: frozenset[str], names: Mapping[str, Any]) -> None:
+    def __init__(self, free: frozenset[str], names: Mapping[str, Any], account: Meter) -> None:
         self.free: frozenset[str] = free
         """Names that the expression uses."""
         self.names: Mapping[str, Any] = names
@@ -23,7 +23,7 @@ class Scope:
         self.outer: Scope | None = None
         """The one that counts for this one. (None and not itself: a cycle would leave the scope, and all that its names reach, to the
         garbage collector.)"""
-        self.account: Meter = new_meter()
+        self.account: Meter = account
         self.steps: int = 0
         self.size: int = 0
         self.unknown: dict[str, str] = {}

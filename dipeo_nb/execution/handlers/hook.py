@@ -194,7 +194,7 @@ async def _python(context: NodeContext, spec: HookNode) -> Output:
     arguments = context.render_within(_mapping(spec, "args"))
     inputs = context.inputs
     if arguments:
-        inputs = Inputs((), {**inputs.values, **arguments}, inputs.spread, inputs.stale)
+        inputs = Inputs.named({**inputs.values, **arguments}, inputs.spread, inputs.stale)
     result = await context.execution.code.run_python(
         code,
         filename=script,

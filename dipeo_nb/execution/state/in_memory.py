@@ -103,7 +103,7 @@ class InMemoryRunStore(RunStore):
         return True  # nobody else has this object
 
     async def delete(self, *run_ids: str, owned: bool = False, compact: bool = True) -> list[str]:
-        parents = {run_id: log[0].started.get("parent") for run_id, log in self._runs.items()}
+        parents = {run_id: log.first.started.get("parent") for run_id, log in self._runs.items()}
         going = [
             run_id
             for run_id, log in self._runs.items()
@@ -120,7 +120,7 @@ class InMemoryRunStore(RunStore):
 
     @staticmethod
     def _summary(log: PackedLog) -> RunSummary:
-        first, last = log[0], log.latest_of_run
+        first, last = log.first, log.latest_of_run
         ended = last.type in FINAL_EVENTS
         return RunSummary(
             first.run_id,

@@ -19,8 +19,8 @@ _NOTE = EventType.RUN_NOTE
 _dumps: Callable[[Any, int], bytes] = marshal.dumps
 TOGETHER = 16
 """Events that are packed at a time."""
-_FORM = 2
-"""Version of `marshal` that takes the least time."""
+_FORM = 4
+"""Version of `marshal`: what stands in several of the events stands once, which takes the least time, too."""
 
 
 class PackedLog(Sequence[Event]):
@@ -37,12 +37,15 @@ class PackedLog(Sequence[Event]):
         self._tail: list[Event] = []
         """The latest ones, as they came."""
         self._values = SharedValues()
+        self.first: Event
         self.latest_of_run: Event
         """The latest one that is not a note."""
 
     def extend(self, events: Sequence[Event]) -> None:
         """Append events."""
         tail = self._tail
+        if not (tail or self._packed):
+            self.first = events[0]
         tail += events
         if (last := events[-1])[1] is not _NOTE:
             self.latest_of_run = last

@@ -35,11 +35,7 @@ class Session:
         return self.view.variables()
 
     def __call__(self, code: str, inputs: dict[str, Any] | None = None, **options: Any) -> Any:
-        values = Inputs(
-            values=dict(inputs or {}),
-            spread=options.pop("spread", {}),
-            stale=frozenset(options.pop("stale", ())),
-        )
+        values = Inputs.named(dict(inputs or {}), options.pop("spread", {}), frozenset(options.pop("stale", ())))
         arguments = {
             "variables": {},
             "node_id": "node_1",
