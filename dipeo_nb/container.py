@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dipeo_nb.codegen.services import BuilderService, ParserService
 from dipeo_nb.common import lazy
@@ -23,6 +23,7 @@ from dipeo_nb.domain.ports import (
     ASTParserPort,
     BlobStorePort,
     Clock,
+    CodeRunner,
     ConversationRepository,
     DBOperationsPort,
     EventBus,
@@ -37,8 +38,6 @@ from dipeo_nb.domain.ports import (
     TemplateProcessorPort,
 )
 from dipeo_nb.errors import ConfigurationError, SettingNotApprovedError
-from dipeo_nb.execution.state.in_memory import InMemoryRunStore
-from dipeo_nb.execution.state.sqlite import SqliteRunStore
 
 if TYPE_CHECKING:
     from dipeo_nb.diagram import templates
@@ -46,8 +45,10 @@ if TYPE_CHECKING:
     from dipeo_nb.events import redis as event_redis
     from dipeo_nb.events import telemetry as opentelemetry
     from dipeo_nb.execution import code_runner
-    from dipeo_nb.execution.state import postgres
-    from dipeo_nb.integrations import http, on_use
+    from dipeo_nb.execution.state import in_memory as run_memory
+    from dipeo_nb.execution.state import postgres, sqlite
+    from dipeo_nb.integrations import http
+    from dipeo_nb.integrations import on_use as providers
     from dipeo_nb.llm import recorded_calls
     from dipeo_nb.llm import service as llm_service
     from dipeo_nb.security import environment, trust
@@ -56,12 +57,14 @@ if TYPE_CHECKING:
     from dipeo_nb.storage import cloud, conversation, json_db, local
     from dipeo_nb.storage import redis as storage_redis
 else:
-    # A command that only lists runs opens a run store, and no other service.
+    # A command that only lists runs opens a run store, and no other service; one that checks a diagram opens none.
     templates = lazy.module("dipeo_nb.diagram.templates")
     event_memory = lazy.module("dipeo_nb.events.in_memory")
     code_runner = lazy.module("dipeo_nb.execution.code_runner")
+    run_memory = lazy.module("dipeo_nb.execution.state.in_memory")
+    sqlite = lazy.module("dipeo_nb.execution.state.sqlite")
     http = lazy.module("dipeo_nb.integrations.http")
-    on_use = lazy.module("dipeo_nb.integrations.on_use")
+    providers = lazy.module("dipeo_nb.integrations.on_use")
     llm_service = lazy.module("dipeo_nb.llm.service")
     recorded_calls = lazy.module("dipeo_nb.llm.recorded_calls")
     environment = lazy.module("dipeo_nb.security.environment")
@@ -119,48 +122,63 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
         TypeError: a name that is not a service.
         ConfigurationError: an override lacks methods of its port; the message lists them.
     """
-    settings = settings or get_settings()
-    unknown = set(overrides) - set(Services.__dataclass_fields__)
+    names = Services.__dataclass_fields__
+    unknown = set(overrides) - set(names)
     if unknown:
-        raise TypeError(
-            f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(Services.__dataclass_fields__)}"
-        )
+        raise TypeError(f"build() has no service {', '.join(sorted(unknown))}; it has {', '.join(names)}")
     given = {name: service for name, service in overrides.items() if service is not None}
     for name, service in given.items():
         check_service(name, service)
-    redactor.add(*secret_values(settings))
-    redact_logs_of_libraries()
+    built = _Building(settings or get_settings(), given)
+    return Services(**{name: getattr(built, name) for name in names})
 
-    def chosen(name: str, default: Callable[[], Any]) -> Any:
-        if name not in given:
-            try:
-                given[name] = default()
-            except SettingNotApprovedError:
-                given[name] = _Withheld(default)
-        return given[name]
 
-    keys = chosen("keys", lambda: api_keys.APIKeyChain.of(settings))
-    blobs = chosen("blobs", lambda: _blobs(settings))
-    files = chosen("files", lambda: local.LocalFileSystemAdapter.of(settings))
-    return Services(
-        llm=chosen("llm", lambda: llm_service.LLMService(settings, keys)),
-        files=files,
-        db=chosen("db", lambda: json_db.DBOperationsDomainService(files)),
-        store=chosen("store", lambda: run_store(settings)),
-        bus=chosen("bus", lambda: _bus(settings)),
-        blobs=blobs,
-        artifacts=chosen("artifacts", lambda: artifact_store.ArtifactStoreAdapter(blobs)),
-        conversations=chosen("conversations", lambda: _conversations(settings)),
-        persons=chosen("persons", lambda: _persons(settings)),
-        keys=keys,
-        templates=chosen("templates", lambda: templates.SimpleTemplateProcessor()),
-        code=chosen("code", lambda: lambda: code_runner.ProcessCodeRunner(settings.base_dir, settings.passed_variables)),
-        clock=chosen("clock", SystemClock),
-        http=chosen("http", lambda: http.HTTPClient(max_size=settings.max_file_size)),
-        integrations=chosen("integrations", lambda: _integrations(settings, given)),
-        typescript=chosen("typescript", lambda: ParserService(settings.base_dir)),
-        ir=chosen("ir", BuilderService),
-    )
+def on_use(settings: Settings) -> Services:
+    """The services for *settings*, each built when it is first used: for checks, which use few."""
+    return cast(Services, _Building(settings, {}))
+
+
+class _Building:
+    """Services by name, built when they are asked for, with those that they use."""
+
+    def __init__(self, settings: Settings, given: Mapping[str, Any]) -> None:
+        redactor.add(*secret_values(settings))
+        redact_logs_of_libraries()
+        self.settings = settings
+        vars(self).update(given)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _DEFAULTS:
+            raise AttributeError(name)
+        make = partial(_DEFAULTS[name], self)
+        try:
+            service = make()
+        except SettingNotApprovedError:
+            service = _Withheld(make)
+        vars(self)[name] = service
+        return service
+
+
+_DEFAULTS: Mapping[str, Callable[[Any], Any]] = {
+    "llm": lambda built: llm_service.LLMService(built.settings, built.keys),
+    "files": lambda built: local.LocalFileSystemAdapter.of(built.settings),
+    "db": lambda built: json_db.DBOperationsDomainService(built.files),
+    "store": lambda built: run_store(built.settings),
+    "bus": lambda built: _bus(built.settings),
+    "blobs": lambda built: _blobs(built.settings),
+    "artifacts": lambda built: artifact_store.ArtifactStoreAdapter(built.blobs),
+    "conversations": lambda built: _conversations(built.settings),
+    "persons": lambda built: _persons(built.settings),
+    "keys": lambda built: api_keys.APIKeyChain.of(built.settings),
+    "templates": lambda built: templates.SimpleTemplateProcessor(),
+    "code": lambda built: partial(_code_runner, built.settings),
+    "clock": lambda built: SystemClock(),
+    "http": lambda built: http.HTTPClient(max_size=built.settings.max_file_size),
+    "integrations": lambda built: _integrations(built),
+    "typescript": lambda built: ParserService(built.settings.base_dir),
+    "ir": lambda built: BuilderService(),
+}
+"""Service → what builds the one that the settings name."""
 
 
 _PORTS: Mapping[str, Any] = {
@@ -207,9 +225,9 @@ def run_store(settings: Settings) -> RunStore:
     """
     place = settings.run_store
     if place is None:
-        return InMemoryRunStore()
+        return run_memory.InMemoryRunStore()
     if isinstance(place, Path):
-        return SqliteRunStore(place, sync=settings.state_store_sync, base=settings.base_dir)
+        return sqlite.SqliteRunStore(place, sync=settings.state_store_sync, base=settings.base_dir)
     if not place.startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(
             f"'{without_password(place)}' is not a run store.",
@@ -256,9 +274,14 @@ def _variable(settings: Settings, name: str) -> str | None:
     return None if found is None else found.secret.get_secret_value()
 
 
-def _integrations(settings: Settings, given: Mapping[str, Any]) -> IntegrationPort:
-    return on_use.IntegrationsOnUse(
-        settings.base_dir, settings.data_dir / "locks", keys=given["keys"], http=given["http"], clock=given["clock"],
+def _code_runner(settings: Settings) -> CodeRunner:
+    return code_runner.ProcessCodeRunner(settings.base_dir, settings.passed_variables)
+
+
+def _integrations(built: Any) -> IntegrationPort:
+    settings: Settings = built.settings
+    return providers.IntegrationsOnUse(
+        settings.base_dir, settings.data_dir / "locks", keys=built.keys, http=built.http, clock=built.clock,
         trusted=lambda path: trust.Trust(settings).in_trusted_folder(path), reserved=environment.names_other_key,
         recorded=partial(recorded_calls.recorded_call, settings), replaying=partial(recorded_calls.may_answer, settings),
         variable=partial(_variable, settings),

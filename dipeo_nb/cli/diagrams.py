@@ -221,7 +221,7 @@ def _as_diagnostic(error: DipeoError, file: str) -> Diagnostic:
 def _found_here(settings: Settings, document: Diagram) -> list[Diagnostic]:
     """The findings about a valid diagram, including nodes that cannot run here."""
     try:
-        return list(compiling.runnable_plan(document, settings.base_dir, container.build(settings)).diagnostics)
+        return list(compiling.runnable_plan(document, settings.base_dir, container.on_use(settings)).diagnostics)
     except InvalidDiagramError as error:
         return list(error.diagnostics)
 

@@ -6,7 +6,9 @@ import importlib
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
+
+from dipeo_nb.cli.parameters import Command, Group
 
 
 class Entry(NamedTuple):
@@ -73,7 +75,7 @@ COMMANDS = {
 }
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(Group):
     """Lists the commands from the table; imports the module of the one that is called."""
 
     def __init__(self, **settings: Any) -> None:
@@ -86,6 +88,19 @@ class CommandGroup(TyperGroup):
 
 
 def loaded(name: str) -> Any:
-    """The command (a group for `codegen`, `models`, `keys` and `runs`), imported."""
-    module = importlib.import_module(f"dipeo_nb.cli.{COMMANDS[name].module}")
-    return typer.main.get_group(module.app).commands[name]
+    """The command (a group for `codegen`, `models`, `keys` and `runs`), imported; the others of its module are not made."""
+    app: typer.Typer = importlib.import_module(f"dipeo_nb.cli.{COMMANDS[name].module}").app
+    alone = typer.Typer()
+    alone.registered_commands = [entry for entry in app.registered_commands if _name_of(entry) == name]
+    alone.registered_groups = [entry for entry in app.registered_groups if entry.name == name]
+    commands = [*alone.registered_commands]
+    for group in alone.registered_groups:
+        group.cls = Group
+        commands += group.typer_instance.registered_commands if group.typer_instance else ()
+    for command in commands:
+        command.cls = Command
+    return typer.main.get_group(alone).commands[name]
+
+
+def _name_of(entry: Any) -> str:
+    return entry.name or typer.main.get_command_name(entry.callback.__name__)

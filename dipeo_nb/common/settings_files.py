@@ -34,11 +34,14 @@ def read_dotenv(path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: it cannot be read or decoded, is too large, or is not a regular file.
     """
+    text = _text(path)
+    if not text:
+        return {}
     from dotenv.parser import parse_stream
 
     values: dict[str, str] = {}
     size = 0
-    for binding in parse_stream(io.StringIO(_text(path))):
+    for binding in parse_stream(io.StringIO(text)):
         if binding.key is not None and binding.value is not None:
             values[binding.key.upper()] = value = _expanded(path, binding.value, values)
             size += len(value)

@@ -31,6 +31,8 @@ class Vec2:
 
 @dataclass(frozen=True, slots=True)
 class DomainNode:
+    """A node as a diagram has it: its type, its place and its properties."""
+
     id: str
     type: str
     """One of the 16 `NodeType` values or a registered one, lower case; an unknown type is kept as it is."""
@@ -45,6 +47,8 @@ class DomainNode:
 
 @dataclass(frozen=True, slots=True)
 class DomainArrow:
+    """A connection of two nodes."""
+
     id: str
     source: str
     """Id of the source node."""
@@ -64,6 +68,8 @@ class DomainArrow:
 
 @dataclass(frozen=True, slots=True)
 class DomainHandle:
+    """A place of a node that arrows begin or end at."""
+
     id: str
     node_id: str
     label: str
@@ -116,6 +122,8 @@ class LLMConfig:
 
 @dataclass(frozen=True, slots=True)
 class DomainPerson:
+    """A person of a diagram, who answers prompts."""
+
     id: str
     label: str
     llm: LLMConfig = field(default_factory=LLMConfig)
@@ -158,6 +166,8 @@ def is_facet(person_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DiagramMetadata:
+    """What a diagram says of itself."""
+
     version: str = "1.0.0"
     created: str | None = None
     modified: str | None = None
@@ -174,6 +184,8 @@ class DiagramMetadata:
 
 @dataclass(frozen=True, slots=True)
 class DomainDiagram:
+    """A diagram in the form that all formats are read into and written from."""
+
     nodes: tuple[DomainNode, ...] = ()
     arrows: tuple[DomainArrow, ...] = ()
     persons: tuple[DomainPerson, ...] = ()

@@ -11,13 +11,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.redaction import recognize_keys, redact_logs_of
 from dipeo_nb.config import OWN_HOSTS
 from dipeo_nb.domain.enums import SERVICE_ALIASES, LLMService
+
+if TYPE_CHECKING:
+    from importlib import metadata
+    from importlib.metadata import EntryPoint
+else:
+    metadata = lazy.module("importlib.metadata")  # parses mail headers
 
 GROUP = "dipeo_nb.llm_providers"
 """Group of the entry points of third parties: name = service, value = `package.module:Class`."""
@@ -203,7 +209,7 @@ def installed() -> Mapping[str, EntryPoint]:
 
 @cache
 def _named_by_packages() -> Mapping[str, EntryPoint]:
-    return {point.name.strip().lower().replace("_", "-"): point for point in entry_points(group=GROUP)}
+    return {point.name.strip().lower().replace("_", "-"): point for point in metadata.entry_points(group=GROUP)}
 
 
 def _loaded(service: str) -> ProviderFacts | None:

@@ -83,6 +83,10 @@ class NodeSpec:
 
     META: ClassVar[NodeMeta]
 
+    def __init_subclass__(cls) -> None:
+        if cls.__doc__ is None and "META" in vars(cls):
+            cls.__doc__ = cls.META.summary  # else that of a dataclass is its signature, which takes long to make
+
     flipped: bool | tuple[bool, ...] | None = spec(None, doc="Mirrors the node in drawings; without effect on runs")
     metadata: Mapping[str, Any] | None = spec(None, doc="Free notes of editors; without effect on runs")
     on_error: str = spec("fail", doc="`fail` (the run fails) or `continue` (an error value leaves on the `error` output)")

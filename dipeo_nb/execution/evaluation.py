@@ -20,12 +20,13 @@ from dipeo_nb.diagram.templates import SimpleTemplateProcessor
 from dipeo_nb.domain.ports import TemplateProcessorPort, TemplateResult
 from dipeo_nb.errors import ExpressionError, NodeExecutionError, NodeTimeoutError
 from dipeo_nb.execution.shell_text import Values
-from dipeo_nb.workers import WORKERS
 
 if TYPE_CHECKING:
+    from dipeo_nb import workers
     from dipeo_nb.diagram import file_templates
-else:  # only diagrams that make files need it
-    file_templates = lazy.module("dipeo_nb.diagram.file_templates")
+else:
+    workers = lazy.module("dipeo_nb.workers")  # only for what takes long
+    file_templates = lazy.module("dipeo_nb.diagram.file_templates")  # only for diagrams that make files
 
 QUICK_TAGS = 500
 """Tags of a template that is translated at once."""
@@ -107,7 +108,7 @@ async def rendered_elsewhere(processor: TemplateProcessorPort, request: Request,
     """What the template gives, made by a worker."""
     assert isinstance(processor, SimpleTemplateProcessor)
     async with _within(limit):
-        return _received(await WORKERS.call(_NAME + "render", processor.keep_missing, *request))
+        return _received(await workers.WORKERS.call(_NAME + "render", processor.keep_missing, *request))
 
 
 def rendered_here(processor: TemplateProcessorPort, request: Request) -> Rendering:
@@ -116,7 +117,7 @@ def rendered_here(processor: TemplateProcessorPort, request: Request) -> Renderi
         return rendered_quickly(processor, request)
     except NotQuickError:
         assert isinstance(processor, SimpleTemplateProcessor)
-        return _received(WORKERS.call_here(_NAME + "render", processor.keep_missing, *request))
+        return _received(workers.WORKERS.call_here(_NAME + "render", processor.keep_missing, *request))
 
 
 async def file_text(
@@ -142,7 +143,7 @@ async def file_text(
     text = await asyncio.to_thread(attempt)
     async with _within(limit):
         while text is None:
-            answer = await WORKERS.call(_NAME + "render_with", template, dict(names), known, what)
+            answer = await workers.WORKERS.call(_NAME + "render_with", template, dict(names), known, what)
             text = answer.get("text")
             if text is None:  # it includes one more
                 await asyncio.to_thread(loaded, answer["needs"])
@@ -158,7 +159,7 @@ def holds(expression: str, names: Mapping[str, Any], hidden: Callable[[], Mappin
     try:
         return _holds(expression, names, hidden, quick=True)
     except NotQuickError:
-        return WORKERS.call(_NAME + "holds_there", expression, dict(names), hidden())
+        return workers.WORKERS.call(_NAME + "holds_there", expression, dict(names), hidden())
 
 
 # In the worker.

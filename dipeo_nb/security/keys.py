@@ -9,10 +9,9 @@ import secrets
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
+from dipeo_nb.common import lazy
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.config import Settings, get_settings
 from dipeo_nb.domain.llm_providers import is_service
@@ -27,6 +26,12 @@ from dipeo_nb.security.environment import (
     variables_of_services,
 )
 from dipeo_nb.security.keystore import KeyFile, KeyStore, StoredKey, passphrase_missing, stores
+
+if TYPE_CHECKING:
+    import pydantic
+    from pydantic import SecretStr
+else:
+    pydantic = lazy.module("pydantic")
 
 __all__ = ["APIKeyChain", "APIKeyService", "EnvironmentAPIKeyService", "checked_name", "overview"]
 
@@ -347,7 +352,7 @@ def _row(store: KeyStore, name: str, key: StoredKey) -> dict[str, Any]:
 
 
 def _secret(key: str | SecretStr) -> SecretStr:
-    given: object = key.get_secret_value() if isinstance(key, SecretStr) else key
+    given: object = key.get_secret_value() if isinstance(key, pydantic.SecretStr) else key
     text = given.strip() if isinstance(given, str) else ""  # None, for example, from an environment variable that is not set
     if not text or len(text) > LONGEST or not text.isprintable() or " " in text:
         raise ValidationError(
@@ -356,7 +361,7 @@ def _secret(key: str | SecretStr) -> SecretStr:
             hint="Copy it again, alone.",
         )
     redactor.add(text)
-    return SecretStr(text)
+    return pydantic.SecretStr(text)
 
 
 def _service(name: str) -> str:
@@ -371,7 +376,7 @@ def _service(name: str) -> str:
 
 
 def _known(passphrase: str | SecretStr) -> SecretStr:
-    secret = passphrase if isinstance(passphrase, SecretStr) else SecretStr(passphrase)
+    secret = passphrase if isinstance(passphrase, pydantic.SecretStr) else pydantic.SecretStr(passphrase)
     redactor.add(secret.get_secret_value())
     return secret
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from dipeo_nb.common import lazy
 from dipeo_nb.common.text import nearest, shorten
 from dipeo_nb.diagram import templates
 from dipeo_nb.diagram.checks.code import check_code_job
@@ -15,7 +16,6 @@ from dipeo_nb.diagram.checks.persons import check_person, person_hint
 from dipeo_nb.diagram.checks.state import CheckState
 from dipeo_nb.diagram.credentials import of_node
 from dipeo_nb.diagram.specs import build_spec, shape
-from dipeo_nb.diagram.text_format import answer_shape
 from dipeo_nb.domain.diagram import DomainNode
 from dipeo_nb.domain.enums import ConditionType, DBOperation, HookTriggerMode, Severity, SupportedLanguage
 from dipeo_nb.domain.nodes import (
@@ -30,6 +30,11 @@ from dipeo_nb.domain.nodes import (
     SubDiagramNode,
 )
 from dipeo_nb.errors import ValidationError
+
+if TYPE_CHECKING:
+    from dipeo_nb.diagram import text_format
+else:
+    text_format = lazy.module("dipeo_nb.diagram.text_format")  # brings pydantic
 
 _ALSO_RENDERED = {
     "api_job": ("auth_config",),
@@ -209,7 +214,7 @@ def _check_text_format(state: CheckState, node: DomainNode, spec: PersonJobNode)
         )
         return changes
     try:
-        shape_of_answer = answer_shape(shape_source)
+        shape_of_answer = text_format.answer_shape(shape_source)
     except ValidationError as error:
         line = getattr(error, "line", None)
         place = state.inside(node, field, line, 1) if line and field == "text_format" else None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from pydantic import BaseModel
-
+from dipeo_nb.common import lazy
 from dipeo_nb.common.values import plain_value
-from dipeo_nb.diagram.text_format import response_model
 from dipeo_nb.domain import selection
 from dipeo_nb.domain.chat import ChatMessage, LLMResponse, Message, ToolConfig
 from dipeo_nb.domain.diagram import DomainPerson
@@ -26,13 +24,23 @@ from dipeo_nb.execution.provider_tools import provider_tools
 from dipeo_nb.execution.record import count
 from dipeo_nb.execution.sent_prompts import show_prompt
 
+if TYPE_CHECKING:
+    import pydantic
+
+    from dipeo_nb.diagram import text_format
+else:
+    pydantic = lazy.module("pydantic")
+    text_format = lazy.module("dipeo_nb.diagram.text_format")
+
 
 def missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     """Why a node cannot run here: its answer cannot be sent to where `stream_to` says."""
     target = cast(PersonJobNode, node.spec).stream_to
+    if not target:
+        return None
     check = getattr(services.integrations, "check_node", None)  # a port of the user's own need not have it
     provider = str(target.get("provider") or "")
-    if not target or check is None or "{{" in provider:
+    if check is None or "{{" in provider:
         return None
     try:
         check(provider, "start_stream", {name: value for name, value in target.items() if name != "provider"})
@@ -67,7 +75,7 @@ async def _answer(
     )
     messages += [*recalled.messages, ChatMessage("user", prompt)]
     # The compiler has read a text_format_file into text_format.
-    shape = response_model(spec.text_format) if spec.text_format else None
+    shape = text_format.response_model(spec.text_format) if spec.text_format else None
     show_prompt(context, person, prompt, recalled.facts, template=template, names=names, index=index)
     async with sent_on(context, spec) as hear:
         response = await context.complete(
@@ -117,7 +125,7 @@ def _output(context: NodeContext, person: DomainPerson, prompt: str, response: L
     asked = execution.progress.log.add(conversation.SYSTEM, person.id, prompt, timestamp=now, node_id=node_id)
     said = execution.progress.log.add(person.id, conversation.SYSTEM, response.text, timestamp=now, node_id=node_id)
     structured = response.structured
-    if isinstance(structured, BaseModel):
+    if isinstance(structured, pydantic.BaseModel):
         structured = plain_value(structured)
     body = response.text if structured is None else structured
     turn = [conversation.as_record(asked), conversation.as_record(said)]

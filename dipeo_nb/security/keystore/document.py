@@ -6,11 +6,16 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
+from dipeo_nb.common import lazy
 from dipeo_nb.errors import APIKeyError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import pydantic
+    from pydantic import SecretStr
+else:
+    pydantic = lazy.module("pydantic")
 
 SCRYPT = {"n": 2**17, "r": 8, "p": 1}
 """Costs of deriving a key from a passphrase, as recommended by OWASP (Password Storage Cheat Sheet): 128 MB, under a second."""
@@ -96,4 +101,4 @@ def decrypted(cipher: Any, path: Path, token: str, name: str, service: str) -> S
             hint="Remove it from the file and store the key again.",
             path=str(path),
         )
-    return SecretStr(sealed[2])
+    return pydantic.SecretStr(sealed[2])

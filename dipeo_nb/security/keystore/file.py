@@ -12,15 +12,20 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
+from dipeo_nb.common import lazy
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.paths import from_home
 from dipeo_nb.errors import APIKeyError
 from dipeo_nb.security.keystore.document import SCRYPT, decrypted, document_of, fernet, json_bytes, plain
 from dipeo_nb.security.keystore.store import StoredKey, passphrase_missing, store_lock
+
+if TYPE_CHECKING:
+    import pydantic
+    from pydantic import SecretStr
+else:
+    pydantic = lazy.module("pydantic")
 
 _CHECK = "dipeo-nb"
 """Encrypted in each file, to detect a wrong passphrase even without keys."""
@@ -129,7 +134,9 @@ class KeyFile:
 
     def _keys(self, document: Mapping[str, Any]) -> dict[str, StoredKey]:
         if "encryption" not in document:
-            return {name: StoredKey(row["label"], row["service"], SecretStr(row["key"])) for name, row in document.items()}
+            return {
+                name: StoredKey(row["label"], row["service"], pydantic.SecretStr(row["key"])) for name, row in document.items()
+            }
         cipher = self._opened(document, self._passphrase) if self._passphrase else None
         return {
             name: StoredKey(

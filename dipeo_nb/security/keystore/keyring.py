@@ -6,13 +6,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
+from dipeo_nb.common import lazy
 from dipeo_nb.errors import APIKeyError, MissingDependencyError
 from dipeo_nb.security.keystore.document import is_row, parsed
 from dipeo_nb.security.keystore.store import StoredKey, store_lock
+
+if TYPE_CHECKING:
+    import pydantic
+    from pydantic import SecretStr
+else:
+    pydantic = lazy.module("pydantic")
 
 
 class SystemKeyring:
@@ -51,7 +56,7 @@ class SystemKeyring:
                 continue
             if not is_row(row):
                 raise _damaged_entry(name)
-            keys[name] = StoredKey(row["label"], row["service"], SecretStr(row["key"]))
+            keys[name] = StoredKey(row["label"], row["service"], pydantic.SecretStr(row["key"]))
         return keys
 
     @contextmanager

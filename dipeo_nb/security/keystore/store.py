@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, Protocol
 
 from dipeo_nb.common.locks import FileLock
 from dipeo_nb.errors import APIKeyError, StorageError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 
 @dataclass(frozen=True, slots=True)

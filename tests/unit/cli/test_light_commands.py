@@ -23,15 +23,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "--help": ("main(['--help'])", "pydantic rich.live dipeo_nb.config dipeo_nb.domain.ports dipeo_nb.container"),
     "runs": (
         "main(['runs'])",
-        "jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime",
+        "pydantic jinja2 yaml dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime",
     ),
     "keys list": (
         "main(['keys', 'list'])",
-        "jinja2 dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.container",
+        "pydantic jinja2 dipeo_nb.diagram.document dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.container",
     ),
     "validate": (
         "main(['validate', 'hello.light.yaml'])",
-        "dipeo_nb.execution.engine dipeo_nb.runtime.runtime dipeo_nb.security.gate",
+        "pydantic sqlite3 dipeo_nb.execution.engine dipeo_nb.llm.service dipeo_nb.runtime.runtime dipeo_nb.security dipeo_nb.storage",
     ),
     "dp.load": (
         "dp.load('hello.light.yaml')",
