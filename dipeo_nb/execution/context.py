@@ -9,29 +9,31 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from dipeo_nb.common.values import is_plain, plain_value, well_formed
 from dipeo_nb.diagram.metering import NotQuickError
 from dipeo_nb.diagram.templates import unfilled
-from dipeo_nb.domain.answer_forms import AnswerForm
 from dipeo_nb.domain.chat import LLMRequest, LLMResponse, Meter, StreamEvent, TokenUsage
-from dipeo_nb.domain.diagram import DomainPerson
 from dipeo_nb.domain.payloads import ItemData, NodeMeta, NodeOutput, PromptData, UsageCounts, UsageData, UsageOutput
-from dipeo_nb.domain.plan import Plan, PlanNode
 from dipeo_nb.domain.ports import CodeRunner, RunGate, Services, TemplateResult
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import DipeoError, LLMConnectionError, LLMError, NodeExecutionError
 from dipeo_nb.execution import evaluation, shell_text
-from dipeo_nb.execution.code_state import View
 from dipeo_nb.execution.evaluation import Rendering, Request, SlowEvaluationError
-from dipeo_nb.execution.external_events import Signals
 from dipeo_nb.execution.inputs import Inputs, NamesAsRead
-from dipeo_nb.execution.journal import Journal
-from dipeo_nb.execution.progress import RunProgress
-from dipeo_nb.execution.run_options import RunOptions
-from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.execution.shell_text import ShellText
+
+if TYPE_CHECKING:
+    from dipeo_nb.domain.answer_forms import AnswerForm
+    from dipeo_nb.domain.diagram import DomainPerson
+    from dipeo_nb.domain.plan import Plan, PlanNode
+    from dipeo_nb.execution.code_state import View
+    from dipeo_nb.execution.external_events import Signals
+    from dipeo_nb.execution.journal import Journal
+    from dipeo_nb.execution.progress import RunProgress
+    from dipeo_nb.execution.run_options import RunOptions
+    from dipeo_nb.execution.run_state import RunState
+    from dipeo_nb.execution.shell_text import ShellText
 
 _HEAD = re.compile(r"\w*")
 """The name that a path in a template begins with."""
