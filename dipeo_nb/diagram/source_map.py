@@ -28,9 +28,11 @@ class SourceMap:
         """Canonical field → other spellings it may have in the text."""
         self._root: SourceSpan | None = None
         self._duplicates: list[SourceSpan] = []
+        self._beginning: tuple[str, SourceSpan | None] | None = None
+        """The key that was asked for first, and the tree that ends with it: warnings about persons, which come first, need no more."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_root": None, "_duplicates": []}
+        return {**self.__dict__, "_root": None, "_duplicates": [], "_beginning": None}
 
     @property
     def root(self) -> SourceSpan | None:
@@ -42,7 +44,7 @@ class SourceMap:
 
     def span(self, *path: str | int) -> tuple[SourceSpan, SourceSpan] | None:
         """The (key, value) pair at a document path; in sequences and at the top both are the value."""
-        here = self.root
+        here = self._as_far_as(path[0]) if path else self.root
         pair = (here, here) if here else None
         for step in path:
             items = pair[1].items if pair else None
@@ -53,6 +55,14 @@ class SourceMap:
             else:
                 return None
         return pair
+
+    def _as_far_as(self, key: str | int) -> SourceSpan | None:
+        """A tree of places that has what is below a key of the outermost mapping."""
+        if self.json or self._root is not None or not isinstance(key, str) or not self.text:
+            return self.root
+        if self._beginning is None:
+            self._beginning = key, yaml_spans(self.text, until=key)[0]
+        return self._beginning[1] if self._beginning[0] == key else self.root
 
     def place(self, *path: str | int) -> tuple[int, int] | None:
         """Line and column of a document path: of the key in a mapping, of the item in a list."""

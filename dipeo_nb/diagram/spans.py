@@ -41,6 +41,13 @@ class SpanTree:
         """Begin a sequence or mapping."""
         self.stack.append((span, []))
 
+    def is_at(self, key: str) -> bool:
+        """Whether the value that was just closed is that of a key of the outermost mapping."""
+        if len(self.stack) != 1:
+            return False
+        children = self.stack[0][1]
+        return len(children) % 2 == 0 and children[-2].text == key
+
     def close(self, end: int, mapping: bool) -> SourceSpan:
         """End the innermost sequence or mapping."""
         span, children = self.stack.pop()

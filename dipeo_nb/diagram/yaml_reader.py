@@ -247,8 +247,12 @@ def _copy(value: Any, budget: int, depth: int, file: str | None, event: Any) -> 
     return value, budget
 
 
-def yaml_spans(text: str) -> tuple[SourceSpan | None, list[SourceSpan]]:
-    """The positions of a YAML text that `yaml_value` can read, and the keys that a mapping holds again."""
+def yaml_spans(text: str, *, until: str | None = None) -> tuple[SourceSpan | None, list[SourceSpan]]:
+    """The positions of a YAML text that `yaml_value` can read, and the keys that a mapping holds again.
+
+    Args:
+        until: a key of the outermost mapping; what comes after its list or mapping is not read.
+    """
     shift = len(text) - len(text.removeprefix("\ufeff"))
     parser: Any = _EventParser(text[shift:])
     places = SpanTree()
@@ -270,11 +274,17 @@ def yaml_spans(text: str) -> tuple[SourceSpan | None, list[SourceSpan]]:
             span.end = event.end_mark.index + shift
             places.add(span)
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
+            if kind is SequenceStartEvent and not places.stack:
+                until = None  # the outermost is not a mapping
             places.open(span)
             if event.anchor:
                 anchors[event.anchor] = span
             continue
         elif kind is MappingEndEvent or kind is SequenceEndEvent:
-            places.close(event.end_mark.index + shift, kind is MappingEndEvent)
+            end = event.end_mark.index + shift
+            places.close(end, kind is MappingEndEvent)
+            if until is not None and places.is_at(until):
+                places.close(end, True)
+                return places.root, places.duplicates
         if getattr(event, "anchor", None) and kind is ScalarEvent:
             anchors[event.anchor] = span
