@@ -132,8 +132,8 @@ class RunFeed:
 
     async def given(self, after: int) -> AsyncIterator[dict[str, Any]]:
         while after < self.last:
-            if sent := self._sent_since(after):
-                # All of it in this moment: reading the record of a running run would never come to an end.
+            if sent := self._sent_after(after):
+                # All of it in this moment: a run that continues would be read forever.
                 for rows, _ in _parts(sent):
                     yield {"after": after, "last": rows[-1][0], "rows": rows}
                     after = rows[-1][0]
@@ -151,7 +151,7 @@ class RunFeed:
             if after == before:  # the rest is not recorded
                 return
 
-    def _sent_since(self, seq: int) -> list[run_page.Row]:
+    def _sent_after(self, seq: int) -> list[run_page.Row]:
         """What pages were sent after a number; nothing when none of the last parts begins there."""
         parts = list(self._recent)
         first = next((i for i, (after, _) in enumerate(parts) if after == seq), len(parts))

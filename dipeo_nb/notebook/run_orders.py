@@ -63,7 +63,7 @@ class RunOrders:
     def can(self) -> list[str]:
         """What may be ordered now."""
         noted = [] if self._run.replayed else ["note"]  # nothing of a replay is recorded
-        return ["copy", *noted, *(["fork", "alone", "again", "compare"] if self._run.finished else [])]
+        return ["copy", *noted, "fork", "alone", "again", "compare"]  # of a run that continues: from what has finished
 
     def another(self, given: Mapping[str, Any]) -> OrderedRun:
         """Begin the run that is ordered. `trust` is the code of what the user has said yes to.

@@ -31,7 +31,7 @@ from dipeo_nb.runtime import Runtime
 from dipeo_nb.server.going import GoingRuns
 from dipeo_nb.server.requests import AnswerBody, KnownHosts, ResumeBody, SignalBody, StartBody, read_body
 from dipeo_nb.server.responses import broken, frame, refused, status_of, unknown_run
-from dipeo_nb.server.run_orders import ALWAYS, ENDED, RunOrders
+from dipeo_nb.server.run_orders import ORDERS, RunOrders
 
 LAST_SEQ = 2**53
 """Largest number of an event."""
@@ -223,9 +223,9 @@ class RunServer:
         state = await self._runs_here.state(run_id)
         live = not state.finished and str(state.status) in (Status.PENDING, Status.RUNNING)
         diagram = await asyncio.to_thread(run_file.diagram_of, state)
-        can = ["stop", "answer"] if self._runs_here.get(run_id) is not None else ["answer"] if live else ENDED
+        can = ["stop", "answer"] if self._runs_here.get(run_id) is not None else ["answer"] if live else []
         head = await asyncio.to_thread(
-            run_page.head_of, run_id, diagram, name=state.diagram, model=state.model, live=live, can=[*ALWAYS, *can]
+            run_page.head_of, run_id, diagram, name=state.diagram, model=state.model, live=live, can=[*ORDERS, *can]
         )
         head["now"] = max(0.0, self.runtime.services.clock.now() - (state.started_at or 0.0)) if live else state.duration_s
         return web.Response(json_text(head), media_type="application/json")

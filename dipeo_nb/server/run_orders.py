@@ -20,10 +20,8 @@ from dipeo_nb.runtime.orders import AnotherRun, plan_another
 from dipeo_nb.server.going import GoingRuns
 from dipeo_nb.server.requests import read_body
 
-ALWAYS = ("note", "copy")
-"""What the page of any run may order."""
-ENDED = ("fork", "alone", "again", "compare")
-"""And that of one that has ended."""
+ORDERS = ("note", "copy", "fork", "alone", "again", "compare")
+"""What the page of a run may order; others are made of what has finished, also when the run continues."""
 
 
 class NoteBody(BaseModel):

@@ -399,6 +399,25 @@ def test_a_fork_and_a_note_are_asked_for(page: Page) -> None:
     assert 1 <= note["first"] < note["last"] <= len(events)
 
 
+def test_what_is_typed_stays_while_the_run_goes_on(page: Page) -> None:
+    """A prompt is edited in a run whose node ends and begins again meanwhile: text, focus and the turn it is of stay."""
+    events = golden("debate.light.yaml")
+    first = next(i for i, e in enumerate(events) if e.type == "node_started" and e.node_id == "node_1")
+    show(page, of_start(events, live=True), events[: first + 2])
+    page.locator("[data-node='node_1']").click()
+    page.locator(".dp-body").focus()
+    page.keyboard.press("f")
+    expect(page.locator(".dp-fork")).to_contain_text("This run continues")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Praise")
+    push(page, events[first + 2 :])
+    page.keyboard.type(" it.")
+    expect(page.locator(".dp-pill")).to_have_text("done")
+    assert page.evaluate("document.activeElement.value") == "Praise it."
+    page.keyboard.press("Control+Enter")
+    assert page.evaluate("sent") == [{"what": "fork", "node": "node_1", "of": 1, "prompt": "Praise it."}]
+
+
 def test_what_a_screen_reader_is_told(page: Page) -> None:
     """Beginnings, ends and failures, never pieces of text; the drawing, the tabs and the cursor have names."""
     events = golden("debate.light.yaml")

@@ -126,10 +126,15 @@ def test_every_order_with_the_keyboard_alone(page: Page, open_run: Any) -> None:
     page.keyboard.press("v")
     expect(sheet.get_by_role("button").first).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Back to the run")).to_be_focused()
+    expect(page.locator(".dp-comparison").get_by_role("heading", level=2)).to_be_focused()
     page.keyboard.press("Tab")
-    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Back to the run")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.locator(".dp-comparison")).to_have_count(0)
+    expect(page.locator(".dp-body")).to_be_focused()  # where `v` was pressed
     page.locator(".dp-bar summary").focus()
     page.keyboard.press("Enter")
     for _ in range(5):

@@ -35,6 +35,25 @@ connections:
 - {from: Write, to: End}
 """
 """Ada repeats what she is asked about an input."""
+ASKING_LETTER = """
+version: light
+metadata: {name: Asking}
+persons:
+  Ada: {service: echo, model: m}
+nodes:
+- {label: Start, type: start, custom_data: {topic: tea}}
+- {label: Write, type: person_job, person: Ada, default_prompt: "About {{topic}}."}
+- {label: Ask, type: user_response, prompt: "Good?", timeout: 600}
+- {label: Check, type: person_job, person: Ada, default_prompt: "Check {{default}}, {{answer}}"}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Write}
+- {from: Start, to: Ask}
+- {from: Write, to: Check}
+- {from: Ask, to: Check, label: answer}
+- {from: Check, to: End}
+"""
+"""A question waits while a letter is written."""
 HOSTILE_NAME = """
 version: light
 metadata: {name: "Two <b>nodes</b>"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dipeo_nb.notebook.run import Run
 from dipeo_nb.notebook.run_orders import RunOrders
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import SlowClient
-from tests.support.row_diagrams import ECHO_LETTER, with_code
+from tests.support.row_diagrams import ASKING_LETTER, ECHO_LETTER, with_code
 
 LETTER = with_code(ECHO_LETTER, "Mark", "result = inputs['default'] + '!'")
 
@@ -129,10 +130,47 @@ def test_a_prompt_in_a_file_is_replaced(session: Session, tmp_path: Path) -> Non
     assert fork.outputs == {"End": "[Ada] Typed: tea!"}
 
 
-def test_a_run_that_goes_on_can_be_noted_and_copied_and_a_replay_is_not_noted(tmp_path: Path) -> None:
+def waits(run: Run) -> Run:
+    """The run, when its first node has finished and its question waits."""
+    while run.question is None or run.state.nodes[run.node_id("Write")].status != "completed":
+        assert not run.finished, run.status
+        time.sleep(0.01)
+    return run
+
+
+def test_others_are_made_from_a_run_that_goes_on(session: Session) -> None:
+    """From what had finished in that moment; what had not runs again in the new run, and the old one ends as if nothing had been."""
+    run = waits(session.start(ASKING_LETTER, view=False))
+    orders = orders_of(session, run)
+    assert {"fork", "alone", "again", "compare"} <= set(orders.can())
+    alone = begun(orders, kind="alone", node=run.node_id("Write"), prompt="Praise {{topic}}.")
+    assert alone.outputs == {"Output": "[Ada] Praise tea."}
+    fork = orders.another({"kind": "fork", "node": run.node_id("Ask")})
+    again = orders.another({"kind": "again", "inputs": {"topic": "ink"}})
+    assert isinstance(fork, Run)
+    assert isinstance(again, Run)
+    assert waits(fork).state.nodes[run.node_id("Write")].reused
+    assert not waits(again).state.nodes[run.node_id("Write")].reused
+    with pytest.raises(UserError, match=r"'Check' has no run 1 in that run"):
+        orders.another({"kind": "fork", "node": run.node_id("Check")})
+    facts = orders.compared(alone.id)
+    assert facts["status"][1] == "running"
+    copy = orders.copy("python", run.node_id("Write"), 1)["text"]
+    assert "dp.chat(" in copy
+    for one, answer in ((again, "no"), (run, "yes"), (fork, "well")):
+        assert not one.finished
+        one.answer(answer)
+        one.result()
+    said = {one: one.outputs["End"] for one in (run, fork, again)}
+    assert said[run] == "[Ada] Check [Ada] About tea., yes"
+    assert said[fork] == "[Ada] Check [Ada] About tea., well"
+    assert said[again] == "[Ada] Check [Ada] About ink., no"
+    assert [event.seq for event in run.events] == list(range(1, len(run.events) + 1))
+
+
+def test_a_replay_is_not_noted(tmp_path: Path) -> None:
     with Session(tmp_path, llm=SlowClient("word " * 100, delay=0.05)) as session:
         run = session.start(LETTER.replace("echo", "openai"), inputs={"topic": "tea"})
-        assert set(orders_of(session, run).can()) == {"copy", "note"}
         run.stop()
         run.wait()
         replay = session.replay(run.id, speed=float("inf"), view=False)

@@ -8,13 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.row_diagrams import ECHO_LETTER, with_code
+from tests.support.row_diagrams import ASKING_LETTER, ECHO_LETTER, with_code
 from tests.support.served import Served
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     (tmp_path / "letter.light.yaml").write_text(ECHO_LETTER)
+    (tmp_path / "asking.light.yaml").write_text(ASKING_LETTER)
     server = Served(tmp_path, "--port", "0")
     yield server
     server.close()
@@ -58,6 +59,34 @@ def test_other_runs_are_made_from_a_run(served: Served, run_id: str) -> None:
     assert compared["inputs"] == [["topic", "tea", "ink"]]
     assert {node["label"]: node["kind"] for node in compared["nodes"]}["Write"] == "changed"
     assert f'data-node="{write}"' in compared["svg"]
+
+
+def waits(served: Served, run_id: str) -> None:
+    """Until the letter of a run is written and its question waits."""
+    seen = set[str]()
+    for frame in served.events(run_id):
+        event = frame["data"]
+        seen.add(f"{event['type']} {event['data'].get('person') or event['data'].get('meta', {}).get('person') or ''}".strip())
+        if {"interactive_prompt", "node_completed Ada"} <= seen:
+            return
+    raise AssertionError(seen)
+
+
+def test_others_are_made_from_a_run_that_goes_on(served: Served) -> None:
+    """Its page offers them; the new run takes over what has finished, and the old one takes its answer as before."""
+    going = served.start(diagram="asking")
+    waits(served, going)
+    assert {"fork", "alone", "again", "compare", "stop", "answer"} <= set(served.http.get(f"/runs/{going}/head").json()["can"])
+    write, ask, check = (node_id(served, going, label) for label in ("Write", "Ask", "Check"))
+    assert ordered(served, going, kind="alone", node=write, prompt="Hey")["outputs"] == {"Output": "[Ada] Hey"}
+    early = served.http.post(f"/runs/{going}/another", json={"kind": "fork", "node": check})
+    assert (early.status_code, "has no run 1" in early.json()["error"]["message"]) == (400, True)
+    fork = served.http.post(f"/runs/{going}/another", json={"kind": "fork", "node": ask}).json()["run_id"]
+    waits(served, fork)
+    for run_id, text in ((going, "yes"), (fork, "well")):
+        assert served.http.post(f"/runs/{run_id}/answer", json={"text": text}).status_code == 202
+        list(served.events(run_id))
+        assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": f"[Ada] Check [Ada] About tea., {text}"}
 
 
 def test_notes_copies_and_inputs(served: Served, run_id: str) -> None:

@@ -11,6 +11,7 @@ const both = ([before, after], write) => (write(before) === write(after) ? write
 /** @param {HTMLElement} root @param {{facts: Object, theme: string|null, close(): void}} options */
 export function createComparison(root, { facts, theme, close }) {
   const stage = h("div", { class: "dp-stage" }), body = h("div", { class: "dp-body", tabindex: "0", role: "group", "aria-label": tr("compare.node") });
+  const heading = h("h2", { class: "dp-head", dir: "auto", tabindex: "-1" }, facts.names[1]);
   const title = h("h3", { class: "dp-who", dir: "auto" }), about = h("span", { class: "dp-about" });
   const drawn = new Map(), rows = new Map();
   const figures = [["compare.status", both(facts.status, word)], ["compare.model", both(facts.model, (x) => x ?? "–")], ["compare.time", both(facts.seconds, seconds)], ["compare.tokens", both(facts.tokens, tokens)], ["compare.cost", both(facts.cost_usd, money)]];
@@ -22,7 +23,7 @@ export function createComparison(root, { facts, theme, close }) {
   }));
   const back = h("button", { type: "button", class: "dp-link", onclick: () => close() }, tr("compare.back"));
   const el = h("section", { class: "dp-run dp-comparison", "aria-label": tr("compare.label", { name: facts.names[1] }), "data-lm-suppress-shortcuts": "true", "data-theme": theme },
-    h("nav", { class: "dp-crumb", "aria-label": tr("compare.place") }, back, h("span", { "aria-hidden": "true" }, "▸"), h("b", { dir: "auto" }, facts.names[1]), h("span", { class: "dp-num" }, `${short(facts.runs[0])} → ${short(facts.runs[1])}`)),
+    h("nav", { class: "dp-crumb", "aria-label": tr("compare.place") }, back, h("span", { "aria-hidden": "true" }, "▸"), heading, h("span", { class: "dp-num" }, `${short(facts.runs[0])} → ${short(facts.runs[1])}`)),
     h("dl", { class: "dp-versus" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, tr(name)), h("dd", { class: "dp-num" }, value)))),
     h("div", { class: "dp-main" }, h("div", { class: "dp-drawing-pane" }, stage), h("div", { class: "dp-panel", role: "group", "aria-label": tr("compare.node") }, h("div", { class: "dp-panel-head" }, title, about), body)), list);
 
@@ -64,6 +65,6 @@ export function createComparison(root, { facts, theme, close }) {
   root.append(el);
   const first = facts.nodes.find((node) => node.kind !== "same") ?? facts.nodes[0];
   if (first) choose(first);
-  back.focus({ preventScroll: true });
+  heading.focus({ preventScroll: true }); // what has come is read out, and Tab leads on into it
   return { dispose() { el.remove(); } };
 }

@@ -99,7 +99,7 @@ export function createRunView(root, { head, host, outer }) {
     edit(id = selected) {
       if (id !== null && (!view.can("fork") || view.kind(state(), id) !== "person_job" || !turnAt())) return;
       view.editing = id;
-      if (id !== null) { chosen = true; parts.panel.show("prompt"); }
+      if (id !== null) { chosen = true; turn = turnAt().seq; parts.panel.show("prompt"); } // a turn that begins meanwhile is another one
       cancelAnimationFrame(frame);
       draw(); // at once: what is typed next is for the field
     },
@@ -163,11 +163,11 @@ export function createRunView(root, { head, host, outer }) {
     again() { if (view.can("again")) sheets.again.open(); },
     compare() { if (view.can("compare")) sheets.others.open(); },
     async comparedWith(run) {
-      const facts = await view.tried(() => view.ask("compare", { run }));
+      const from = document.activeElement, facts = await view.tried(() => view.ask("compare", { run }));
       if (!facts || !el.isConnected) return;
       inner?.dispose();
       el.hidden = true;
-      inner = createComparison(root, { facts, theme: head.theme, close: () => { closeInner(); view.focus(); } });
+      inner = createComparison(root, { facts, theme: head.theme, close: () => { closeInner(); if (el.contains(from)) from.focus({ preventScroll: true }); else view.focus(); } });
     },
     async copied(as, ofNode = false) {
       const at = turnAt();

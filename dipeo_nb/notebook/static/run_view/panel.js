@@ -20,6 +20,7 @@ export function panel(view) {
   const el = h("div", { class: "dp-panel", role: "group", "aria-label": tr("panel.label") }, h("div", { class: "dp-panel-head" }, title, about, pager, follow, more.el), list, body, foot);
   const text = new Markdown(), thought = new Thought(), printed = new Printed(), ids = view.unique("tab");
   let tab = "answer", compare = false, shown = "", tabsShown = "", wasAt = "";
+  let form = null; // in which a prompt is edited: what is typed stays, whatever happens in the run meanwhile
   let atEnd = true, follows = false; // whether its end is in sight, and is to be when all is drawn
   body.id = view.unique("panel");
 
@@ -55,7 +56,8 @@ export function panel(view) {
       mark(compared, "aria-pressed", String(compare && index > 0));
     }
     const names = tabsOf(kind), now = names.includes(tab) ? tab : names[0];
-    const context = { view, frame, s, t, id, n, at, index, status, kind, compare: compare && index > 0, text, thought, printed };
+    const context = { view, frame, s, t, id, n, at, index, status, kind, compare: compare && index > 0, text, thought, printed, form: (make) => (form ??= make()) };
+    if (view.editing === null) form = null;
     const numbers = names.map((name) => (at ? TABS[name].count?.(context) ?? 0 : 0)), tabsNow = `${kind} ${now} ${numbers}`;
     if (tabsShown !== tabsNow) {
       const rebuilt = tabsShown.split(" ")[0] !== kind || list.childElementCount !== names.length;
@@ -70,7 +72,8 @@ export function panel(view) {
       mark(body, "aria-labelledby", `${ids}-${now}`);
     }
     list.hidden = foot.hidden = !at;
-    const where = `${id} ${at?.seq} ${now} ${compare}`, key = `${where} ${s.status} ${status} ${at ? TABS[now].key(context) : ""}`;
+    const editing = at && now === "prompt" && view.editing === id;
+    const where = `${id} ${at?.seq} ${now} ${compare}`, key = editing ? `${where} edited` : `${where} ${s.status} ${status} ${at ? TABS[now].key(context) : ""}`;
     if (shown !== key) {
       shown = key;
       const moved = wasAt !== where;

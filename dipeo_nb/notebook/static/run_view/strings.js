@@ -102,6 +102,7 @@ export const STRINGS = {
   "figure.tokens": "Tokens",
   "figure.unknown": "The price is unknown",
   "fork.about": "What comes before this node is taken over; this node and all after it run again, as a new run.",
+  "fork.live": "This run continues; whatever it has not finished runs again in the new one.",
   "fork.prompt": "Prompt of {node}",
   "inputs.empty": "(empty)",
   "inputs.from": "from ",

@@ -119,7 +119,7 @@ export const TABS = {
     key: ({ at, n, view }) => `${at.sent.size} ${at.end} ${at.text.length > 0} ${n.turns.length} ${view.editing}`,
     show(c) {
       const { view, s, id, at } = c, all = sentOf(at), parts = [];
-      if (view.editing === id) return [fork(c)];
+      if (view.editing === id) return [c.form(() => fork(c))];
       for (const [i, one] of all.entries()) {
         if (all.length > 1) parts.push(note(tr("prompt.item", { n: one.index + 1, all: all.length })));
         if (one.system && i === 0) parts.push(message("system", null, passage(textOf(one.system))));
@@ -236,11 +236,11 @@ function origin(view, s, v) {
 const origins = ({ view, s }, variables) => h("dl", { class: "dp-facts" }, [...new Map(variables.map((v) => [v.tag, v])).values()].map((v) => row(v.tag, v.origin === "node" ? h("button", { type: "button", class: "dp-link", onclick: () => view.select(v.node, { seq: turnOf(s, v.node, v.run)?.seq }) }, origin(view, s, v)) : origin(view, s, v))));
 
 /** The template of a person, to be changed: the run goes on from its node with it, as a new one. */
-function fork({ view, s, id, at }) {
+function fork({ view, s, id, at, frame }) {
   const field = h("textarea", { class: "dp-field", rows: "4", "aria-label": tr("fork.prompt", { node: view.label(s, id) }), dir: "auto" });
   field.value = textOf(view.template(s, id, at));
   const before = field.value, go = (begin) => { const prompt = field.value === before ? undefined : field.value; view.edit(null); begin(prompt); };
   field.addEventListener("keydown", (e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) go(view.fork); else if (e.key === "Escape") view.edit(null); else return; e.preventDefault(); e.stopPropagation(); });
   queueMicrotask(() => field.focus());
-  return h("div", { class: "dp-fork" }, field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => go(view.fork) }, tr("prompt.fork")), view.can("alone") && h("button", { type: "button", class: "dp-btn", onclick: () => go(view.alone) }, tr("prompt.alone")), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, tr("cancel"))), note(tr("fork.about")));
+  return h("div", { class: "dp-fork" }, field, h("p", { class: "dp-acts" }, h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => go(view.fork) }, tr("prompt.fork")), view.can("alone") && h("button", { type: "button", class: "dp-btn", onclick: () => go(view.alone) }, tr("prompt.alone")), h("button", { type: "button", class: "dp-btn", onclick: () => view.edit(null) }, tr("cancel"))), note([tr("fork.about"), frame.newest.status === "running" && tr("fork.live")].filter(Boolean).join(" ")));
 }
