@@ -98,6 +98,25 @@ class RunDisplay:
         self._below: list[RunDisplay] = []
         self._feed: run_feed.RunFeed | None = None
         self._following: concurrent.futures.Future[None] | None = None
+        self._own: view.Views | None = None
+
+    @property
+    def _views(self) -> view.Views:
+        """The views to which this one belongs: those of the kernel, or its own."""
+        return self._own or view.views()
+
+    def widget(self) -> view.PageWidget:
+        """A widget that shows the run and nothing else, for front ends that close every widget off from the page (marimo)."""
+        if self._own is None:
+            self._own = view.Views()
+            self._feed = self._new_feed(live=not self._finished())
+            self._own.widget.shows = self._feed.id
+            if self._feed.live:
+                self._following = submit(self._follow())
+                self._following.add_done_callback(_report)
+            else:
+                submit(self._add())
+        return self._own.widget
 
     def show(self) -> concurrent.futures.Future[None] | None:
         """Display the run in the running cell.
@@ -116,7 +135,7 @@ class RunDisplay:
                 run_table.count(self._finished)
         face = self._face(self._state, png=ended)
         if self._feed is not None and not ended and kernel.displays_widgets_alone():
-            face = view.views().displayed(self._feed.id) | face  # until the run has ended
+            face = self._views.displayed(self._feed.id) | face  # until the run has ended
         self._outputs.append(SavedOutput(face))
         if ended:
             if self._feed is not None:
@@ -150,7 +169,7 @@ class RunDisplay:
 
     def _new_feed(self, *, live: bool) -> run_feed.RunFeed:
         return run_feed.RunFeed(
-            view.views().new_id(),
+            self._views.new_id(),
             self._state,
             self._diagram,
             read=self._read,
@@ -199,7 +218,7 @@ class RunDisplay:
             case {"what": "note", "first": int(first), "last": int(last), "text": str(text)}:
                 await runtime.note(self._state.run_id, first, last, text)
                 if self._feed is not None and (part := await self._feed.later()):
-                    view.views().tell(self._feed.id, part)
+                    self._views.tell(self._feed.id, part)
                 return {}
             case {"what": "copy", "as": str(kind)}:
                 return await asyncio.to_thread(orders.copy, kind, order.get("node"), order.get("of"))
@@ -229,7 +248,7 @@ class RunDisplay:
         assert self._feed is not None
         if self._feed.last == 0:
             self._feed.last = self._state.events
-        view.views().add(self._feed)
+        self._views.add(self._feed)
 
     async def _follow(self) -> None:
         """Keep the outputs and the views up to date until the run has ended. On the loop thread."""
@@ -244,7 +263,7 @@ class RunDisplay:
                 async for page in self._read(0):
                     for event in page:
                         feed.see(event)
-                view.views().add(feed)
+                self._views.add(feed)
             drawn_at, drawn = time.monotonic(), 0
             while not self._finished():
                 await asyncio.sleep(CHECK_S)
@@ -271,6 +290,8 @@ class RunDisplay:
             upper = self._upper
             await upper._draw(upper._state if upper._finished() else upper._state.snapshot(), final=upper._finished())
             return
+        if not self._outputs:
+            return
         face = await asyncio.to_thread(self._face, state, png=final)
         for output in list(self._outputs):
             output.update(face, final=final)
@@ -296,7 +317,7 @@ class RunDisplay:
         ended = self._finished()
         whole = html + ("" if ended else static_view.unfinished(self._state.run_id))
         below = "".join(other._marked(static_view.short_html(other._state.snapshot())) for other in self._below)
-        return view.views().mark(self._feed.id, whole, final=ended) + below
+        return self._views.mark(self._feed.id, whole, final=ended) + below
 
 
 def _report(following: concurrent.futures.Future[None]) -> None:

@@ -107,6 +107,15 @@ class ShownRun(AwaitedRun[R]):
             )
         return self._shown
 
+    def _display_(self) -> Any:
+        # marimo's protocol: what it returns is displayed instead.
+        self.attended = True
+        if self._diagram is None or not self._view:
+            from IPython.display import HTML
+
+            return HTML(self._repr_mimebundle_()["text/html"])
+        return self._display().widget()
+
     def _ipython_display_(self) -> None:
         # Not a mimebundle alone: its output follows the run, for which it needs a handle.
         self.show()

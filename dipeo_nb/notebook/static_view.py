@@ -40,10 +40,10 @@ _RAW = 'class="mathjax_ignore tex2jax_ignore"'
 """On the outermost element of text; without it, front ends take what is between two dollar signs for mathematics."""
 _BREAKS = 'style="overflow-wrap:break-word"'
 """On what holds texts that others wrote: a long word ends at the edge of the page, and columns of tables keep their words whole."""
-_TEXT = 'style="text-align:left;vertical-align:top;white-space:pre-wrap'
+_TEXT = 'style="padding:4px 8px;text-align:left;vertical-align:top;white-space:pre-wrap'
 _LONG_WORD = re.compile(r"\S{40}")
 """A word that would make a table wider than the page, and so may be broken; other words stay whole even in narrow columns."""
-_NUMBER = 'align="right" style="text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums'
+_NUMBER = 'align="right" style="padding:4px 8px;text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums'
 """The attribute is for viewers that remove styles (GitHub), the style for those that have one of their own for cells (JupyterLab)."""
 
 
@@ -278,7 +278,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     sides = [_NUMBER if i in right else _TEXT for i in range(len(names))]
     at = ("right" if i in right else "left" for i in range(len(names)))
     top = "".join(
-        f'<th scope="col" align="{side}" style="text-align:{side}">{_cell(name)}</th>'
+        f'<th scope="col" align="{side}" style="padding:4px 8px;text-align:{side}">{_cell(name)}</th>'
         for side, name in zip(at, names, strict=True)
     )
     body = "".join("<tr>" + "".join(map(_td, row, sides)) + "</tr>" for row in all_rows[:ROW_LIMIT])
@@ -364,7 +364,7 @@ def _row(label: str, node: NodeState, texts: int) -> tuple[Any, ...]:
 
 def _td(value: Any, attributes: str) -> str:
     if isinstance(value, Html):
-        return f'<td dir="auto" style="text-align:left;overflow-wrap:anywhere">{value}</td>'
+        return f'<td dir="auto" style="padding:4px 8px;text-align:left;overflow-wrap:anywhere">{value}</td>'
     cell = _cell(value)
     breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^<>]*+>", " ", cell)) else ""
     return f'<td dir="auto" {attributes}{breaks}">{cell}</td>'

@@ -31,6 +31,7 @@ class Page {
   #subjects = new Map();
   #mounts = new Set(); // {covered: the element, id, host, stack: where its views stand, view, lost, and where that is in Lab: area, place, next}
   #marks; #observer; #ticking;
+  #shown = new Set(); // elements in which a front end displays the widget itself; marimo closes them off from the page
   #heard = performance.now();
   #gone = false;
   #requests = 0;
@@ -62,14 +63,17 @@ class Page {
     const mark = document.createElement("div");
     mark.className = `dipeo-of-${this.#token} dipeo-shows-${id}`;
     element.append(mark);
+    this.#shown.add(mark);
     this.#look();
   }
+
+  #all() { return new Set([...this.#marks, ...[...this.#shown].filter((mark) => mark.isConnected)]); }
 
   // Elements of the page.
 
   #look() {
     const shown = new Map(); // element → the ids that it shows, from top to bottom: a run, and those that were made from it
-    for (const mark of this.#marks) {
+    for (const mark of this.#all()) {
       const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1], covered = mark.closest(".jp-OutputArea-output") ?? mark;
       if (id) shown.set(covered, [...(shown.get(covered) ?? []), id]);
     }
