@@ -85,6 +85,8 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
                 break
         else:
             return True  # as most are
+    elif kind is str:
+        return value.isascii() or _fits_utf8(value)
     left, level = MAX_VALUES, [value]
     seen: set[int] = set()
     shared = False

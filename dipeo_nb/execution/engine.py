@@ -5,7 +5,7 @@ One `Execution` is one run. It lives on the library's loop thread. Order of ever
     ticks ──Scheduler.step──▶ commands ──▶ events ──store.append (commit)──▶ RunState, EventBus ──▶ handlers start
 
 so nothing is shown, and no handler starts, before it was written. A finished node's result and the start of its
-successors are one commit. Token deltas are written in batches (`delta_ticks`).
+successors are one commit. Token deltas are written in batches (`delta_ticks`). The rounds themselves are `execution.steps`.
 
 Secrets are taken out before anything is written (`common.scrub.redactor`), so they reach neither store nor view nor bus.
 Handlers hand each other the real values.

@@ -115,7 +115,7 @@ class _Edge:
     """An arrow, and what is on it."""
 
     __slots__ = (
-        "back", "collects", "data", "first", "gathered", "handle", "index", "keep", "last", "pad", "required", "source", "target", "tokens",
+        "alone", "back", "collects", "data", "first", "gathered", "handle", "index", "keep", "last", "pad", "required", "source", "target", "tokens",
     )  # fmt: skip
 
     def __init__(self, edge: PlanEdge, target: _Node) -> None:
@@ -124,6 +124,9 @@ class _Edge:
         self.collects = edge.data or edge.gathered >= 0
         """Only the newest token up to a stamp counts."""
         self.keep, self.back = edge.keep, edge.back
+        self.alone = False
+        """Whether a token on it is all that its idle target waits for: it is the only arrow, or the only one back to the header of a
+        loop, and none gathers or brings data."""
         self.pad: Stamp = () if edge.keep is None else (0,) * (len(target.plan.chain) - edge.keep)
         self.tokens: list[Token] = []
         """Those that wait, oldest first."""
@@ -216,7 +219,11 @@ class Scheduler:
         for node in self._nodes:
             node.incoming = [self._edges[e] for e in node.plan.incoming]
             node.outgoing = [self._edges[e] for e in node.plan.outgoing]
-            node.single = len(node.incoming) == 1 and not node.incoming[0].collects
+            if not any(edge.collects for edge in node.incoming):
+                node.single = len(node.incoming) == 1
+                repeats = node.plan.heads_loop and node.plan.settled and not (node.plan.first or node.any_join)
+                for edge in node.incoming:
+                    edge.alone = node.single or (repeats and node.plan.backs == (edge.index,))
         self._active = 0
         """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
         self._busy = 0
@@ -248,12 +255,13 @@ class Scheduler:
             node.watched = -1
             self._busy -= 1
             route = node.routes.get(tick[1]) or node.leaving(tick[1])
-            if len(route) == 1 and (target := (edge := route[0]).target).single and target.busy is None and not target.queued:
+            if len(route) == 1 and (edge := route[0]).alone and (target := edge.target).busy is None and not target.queued:
                 # Nothing else can be ready before it: the token need not be put anywhere.
                 self._left(node)
-                if edge.keep is not None:
-                    stamp = edge.stamp_of(stamp)
-                self._begin(target, stamp, ((edge.index, node.runs, True),), 0)
+                stamp = stamp if edge.keep is None else edge.stamp_of(stamp)
+                stale = () if target.single else [(e.index, e.last, False) for e in target.incoming if e.last and e is not edge]
+                edge.last = node.runs
+                self._begin(target, stamp, (*stale, (edge.index, node.runs, True)), 0)
             else:
                 for edge in route:
                     self._push(edge, stamp, node.runs, 0)
@@ -289,8 +297,7 @@ class Scheduler:
     def _push(self, edge: _Edge, stamp: Stamp, run: int, passes: int) -> None:
         """Put an output of a run with *stamp* on an arrow."""
         node = edge.target
-        if edge.keep is not None:
-            stamp = edge.stamp_of(stamp)
+        stamp = stamp if edge.keep is None else edge.stamp_of(stamp)
         if node.single and node.busy is None and not node.queued and node.direct is None:
             node.direct = _new(Token, (stamp, run, passes, 0))
             self._active |= node.bit
@@ -415,7 +422,10 @@ class Scheduler:
                 if not keep and not any(rest):
                     return n
                 theirs = self._nodes[n].earliest
-                if theirs is None or _brought(theirs, keep, add, rest) <= stamp:
+                if theirs is None:
+                    return n
+                brought = (*theirs[: keep - 1], theirs[keep - 1] + 1, *rest) if add else (*theirs[:keep], *rest)
+                if brought <= stamp:
                     return n
                 mask ^= 1 << n
         return -1
@@ -488,10 +498,3 @@ class Scheduler:
         # Others that wait for those need not be named.
         blocked = [one for one in blocked if one[1]] or blocked
         self._commands.append(Finish(tuple(skipped), tuple(blocked)))
-
-
-def _brought(theirs: Stamp, keep: int, add: int, rest: Stamp) -> Stamp:
-    """The stamp of a token that comes a certain way from a node with the stamp *theirs*."""
-    if add:
-        return (*theirs[: keep - 1], theirs[keep - 1] + 1, *rest)
-    return (*theirs[:keep], *rest)
