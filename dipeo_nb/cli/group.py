@@ -71,7 +71,7 @@ COMMANDS = {
     "providers": Entry(
         "providers", "Providers of web services (Slack, Notion, GitHub …): what is ready; show and call their operations."
     ),
-    "runs": Entry("history", "The recorded runs: list them, newest first; `delete` and `prune` some."),
+    "runs": Entry("history", "The recorded runs: list them, newest first; `delete`, `prune` and `condense` some."),
 }
 
 

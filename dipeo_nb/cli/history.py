@@ -74,7 +74,7 @@ def _runs(
     as_json: AsJson = False,
     base_dir: BaseDir = None,
 ) -> int:
-    """List the recorded runs, newest first; `delete` and `prune` some."""
+    """List the recorded runs, newest first; `delete`, `prune` and `condense` some."""
     if context.invoked_subcommand is not None:
         return ExitCode.DONE
     _check_status(status)
@@ -154,6 +154,21 @@ def runs_prune(
         say(f"{count(len(found), 'run')} would be deleted")
         return ExitCode.DONE
     return _report_deleted(found, as_json)
+
+
+@runs.command("condense")
+def runs_condense(
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Only runs that ended longer ago: 30d, 12h, 90m, 45s.")
+    ] = None,
+    as_json: AsJson = False,
+    base_dir: BaseDir = None,
+) -> int:
+    """Keep streamed texts of runs that have ended once, in less space: a replay shows each at once, and no more how it grew."""
+    with runtimes.Runtime(settings_for(base_dir)) as runtime:
+        changed = run_sync(runtime.condense(older_than=_seconds(older_than)))
+    print(json_text({"condensed": changed}) if as_json else f"Condensed: {count(len(changed), 'run')}")
+    return ExitCode.DONE
 
 
 def _check_status(status: str | None) -> None:

@@ -322,7 +322,7 @@ def follow(runtime: Runtime, execution: Execution | Replay, feed: Feed, view: Vi
         subscription = bus.subscribe(feed.put, run_id=execution.run_id)
         try:
             try:
-                await execution.run()
+                await runtime.run(execution)
             except StorageError:  # the end is not recorded, but the state has it
                 if not execution.state.finished:
                     raise

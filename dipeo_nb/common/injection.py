@@ -17,6 +17,7 @@ POINTS: Final[Mapping[str, str]] = {
     "run.claim": "a process is about to claim a run, to resume it",
     "run.claimed": "a process has claimed a run, and does not execute it yet",
     "answer.stored": "an answer is in the run store, and no run has it yet",
+    "store.condense": "the run store has put streamed texts together within a transaction that is not committed",
     "store.delete": "the run store has deleted runs within a transaction that is not committed",
 }
 """Name → the state in which the process is there."""

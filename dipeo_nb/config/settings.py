@@ -106,6 +106,9 @@ class Settings:
     `:memory:` (runs are not kept)."""
     state_store_sync: Literal["normal", "full"] = setting("DIPEO_STATE_STORE_SYNC", default="normal", scope="harmless")
     """`normal` survives a killed process; `full` also survives a power failure, at about ten times the time per commit."""
+    streamed_text: Literal["pieces", "condensed"] = setting("DIPEO_STREAMED_TEXT", default="pieces", scope="harmless")
+    """How texts of models stay in the record of a run that has ended: in the `pieces` in which they came, or `condensed`: each once, so
+    that a replay shows it at once. `dipeo-nb runs condense` does it to old runs."""
     blob_store: str | None = setting("DIPEO_BLOB_STORE", default=None, scope="suggested", before=path_or_url_text)
     """Store of blobs and artifacts: a path, `memory:`, `s3://bucket/prefix` …; default: <base_dir>/.dipeo/blobs."""
     conversation_store: str | None = setting("DIPEO_CONVERSATION_STORE", default=None, scope="suggested", before=home)

@@ -451,8 +451,7 @@ class Run(ShownRun["RunResult"]):
 
     async def _drive(self, execution: Execution | Replay) -> None:
         try:
-            await self._runtime.initialize()
-            await execution.run()
+            await self._runtime.run(execution)
         except Exception as error:  # the run store fails, so this error is shown but cannot be recorded
             if not self._state.finished:
                 self._state.fail(describe(as_run_error(error, None), None), self._runtime.services.clock.now())

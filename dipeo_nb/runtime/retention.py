@@ -1,13 +1,16 @@
-"""Deletes runs: some by their ids, or old ones by rule."""
+"""What is kept of runs: deletes some by their ids, or old ones by rule; and condenses streamed texts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.execution import live
+
+_LOG = logger(__name__)
 
 
 async def delete_runs(store: RunStore, run_ids: Collection[str], *, compact: bool = True) -> list[str]:
@@ -49,6 +52,32 @@ async def prune(
     if deleted:
         await store.compact()
     return deleted
+
+
+async def condense(store: RunStore, now: float, *, older_than: float | None) -> list[str]:
+    """Condense the streamed texts of runs that have ended; see `Runtime.condense`.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    latest = now - (older_than or 0.0)
+    rows = await store.runs(limit=1_000_000, nested=True)
+    ended = [row.run_id for row in rows if row.ended_at is not None and row.ended_at <= latest]
+    changed = [run_id for run_id in ended if await store.condense(run_id)]
+    if changed:
+        await store.compact()
+    return changed
+
+
+async def condense_whole(store: RunStore, run_id: str) -> None:
+    """Condense the streamed texts of a run, and of the runs of its sub-diagrams; a store that cannot do it now leaves them."""
+    waiting = [run_id]
+    try:
+        for name in waiting:  # grows meanwhile
+            await store.condense(name)
+            waiting += [part.run_id for part in await store.runs(parent=name, limit=1_000_000)]
+    except StorageError as error:
+        _LOG.warning("Streamed texts of run %s are as they were: %s", run_id, error.message)
 
 
 async def _related(store: RunStore, run_id: str) -> list[str]:

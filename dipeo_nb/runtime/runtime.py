@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Unpack, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from dipeo_nb.common import imports, injection
 from dipeo_nb.common.loop import run_sync
@@ -35,6 +35,7 @@ from dipeo_nb.execution.router import MessageRouter
 from dipeo_nb.execution.run_options import NodeRunKey, RunLimits, RunOptions
 from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.mixins import InitializationMixin
+from dipeo_nb.runtime import retention
 from dipeo_nb.runtime.answers import answer_question
 from dipeo_nb.runtime.compiling import runnable_plan
 from dipeo_nb.runtime.gates import Gates
@@ -44,9 +45,10 @@ from dipeo_nb.runtime.notes import add_note
 from dipeo_nb.runtime.prepared import Prepared, Recovery
 from dipeo_nb.runtime.records import RecordCheck, diagram_and_start
 from dipeo_nb.runtime.resuming import read_log
-from dipeo_nb.runtime.retention import delete_runs, prune
 from dipeo_nb.security.gate import Gate
 from dipeo_nb.security.trust import Allow, Say, Trust
+
+E = TypeVar("E", bound=Execution | Replay)
 
 
 class Runtime(InitializationMixin):
@@ -257,10 +259,12 @@ class Runtime(InitializationMixin):
                 service = parse_model(self.settings.default_llm_model, self.services.llm.services)[0]
             await check(service, base_url=person.llm.base_url, api_key_id=person.llm.api_key_id)
 
-    async def run(self, execution: Execution) -> Execution:
+    async def run(self, execution: E) -> E:
         """Initialise when needed, then run to the end."""
         await self.initialize()
         await execution.run()
+        if self.settings.streamed_text == "condensed" and isinstance(execution, Execution):
+            await retention.condense_whole(self.services.store, execution.run_id)
         return execution
 
     # Runs in the store.
@@ -293,7 +297,7 @@ class Runtime(InitializationMixin):
             StorageError: `going_on`: one of them is executing, here or elsewhere, or is a part of one that is; nothing was deleted.
         """
         await self.initialize()
-        return await delete_runs(self.services.store, run_ids, compact=give_back)
+        return await retention.delete_runs(self.services.store, run_ids, compact=give_back)
 
     async def prune(
         self,
@@ -318,9 +322,21 @@ class Runtime(InitializationMixin):
             UserError: no condition was given.
         """
         await self.initialize()
-        return await prune(
+        return await retention.prune(
             self.services.store, self.services.clock.now(), older_than=older_than, keep=keep, status=status, dry_run=dry_run
         )
+
+    async def condense(self, *, older_than: float | None = None) -> list[str]:
+        """Keep each streamed text of runs that have ended once, in its first piece: a record says no more how the text grew.
+
+        Args:
+            older_than: only runs that ended more seconds ago.
+
+        Returns:
+            Ids of the runs that take less space now.
+        """
+        await self.initialize()
+        return await retention.condense(self.services.store, self.services.clock.now(), older_than=older_than)
 
     async def answer(self, run_id: str, text: str, *, node: str | None = None, request_id: str | None = None) -> RunSummary:
         """Answer a question of a run, in whichever process it is executing. An interrupted run gets the answer when it is resumed.

@@ -19,7 +19,7 @@ LONG: dict[str, int] = {
 MOST_FIELDS = 25
 """Of a class: attributes that are declared in it, or stored on `self`; two are models of what users write into files."""
 LARGE: dict[str, int] = {
-    "config/settings.py:Settings": 48, "integrations/manifest.py:Operation": 32,
+    "config/settings.py:Settings": 49, "integrations/manifest.py:Operation": 32,
 }  # fmt: skip
 LATE: dict[str, int] = {
     "__init__.py": 3, "cli/__init__.py": 1, "codegen/services.py": 2, "integrations/http.py": 1,

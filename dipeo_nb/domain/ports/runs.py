@@ -140,6 +140,16 @@ class RunStore(Protocol):
         """
         ...
 
+    async def condense(self, run_id: str) -> int:
+        """Put each streamed text of a run that has ended into its first piece, and pack the others, which stay as events without text.
+
+        What is read of the run is the same otherwise. A run that has not ended is left alone. Default: nothing.
+
+        Returns:
+            Rows that were saved; `compact` releases their space.
+        """
+        return 0
+
     async def compact(self) -> None:
         """Release the space of deleted runs. Default: the store does this by itself."""
 

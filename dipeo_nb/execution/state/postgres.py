@@ -9,7 +9,9 @@ process does, on whatever machine; a run without a final event whose owner's loc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dipeo_nb.common import injection
@@ -19,10 +21,11 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed
 from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.postgres_schema import EVENTS, HOLDING, RELATED, RUNS
 from dipeo_nb.execution.state.postgres_server import PostgresServer
-from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of, like
+from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, events_of, like
 from dipeo_nb.execution.state.rules import (
     answered,
     check_claim,
@@ -34,6 +37,11 @@ from dipeo_nb.execution.state.rules import (
 )
 from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
 
+_SELECT_ROWS = (
+    "SELECT seq, CASE WHEN blobs IS NULL THEN type ELSE '' END, run_id, occurred_at, node_id, payload FROM dipeo_events "
+    "WHERE run_id = %s AND seq > %s ORDER BY seq LIMIT %s"
+)
+"""Rows as they are; those that refer to blobs have no type."""
 _INSERT_BLOBS = (
     "INSERT INTO dipeo_blobs (run_id, hash, value) SELECT %s, * FROM unnest(%s::text[], %s::text[]) ON CONFLICT DO NOTHING"
 )
@@ -138,15 +146,7 @@ class PostgresRunStore(RunStore):
                 (first.run_id, str(first.started.get("diagram", "")), str(Status.RUNNING), first.occurred_at,
                  first.started.get("parent"), self._owner),
             )  # fmt: skip
-        await connection.execute(
-            "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "
-            "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
-            (first.run_id, *(list(column) for column in zip(*batch.events, strict=True))),
-        )
-        for seq, names in batch.references.items():
-            await connection.execute(
-                "UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, first.run_id, seq)
-            )
+        await self._insert(connection, first.run_id, batch)
         for snapshot in snapshots:
             await self._write_snapshot(connection, snapshot)
         if of_ended:  # notes on a run that is nobody's
@@ -156,6 +156,16 @@ class PostgresRunStore(RunStore):
             )
             if await done.fetchone() is None:
                 raise taken_over(first.run_id, "another process")
+
+    async def _insert(self, connection: Any, run_id: str, batch: Batch) -> None:
+        """Store the rows of events, whose blobs are stored."""
+        await connection.execute(
+            "INSERT INTO dipeo_events (run_id, seq, type, occurred_at, node_id, payload) SELECT %s, * FROM "
+            "unnest(%s::integer[], %s::text[], %s::double precision[], %s::text[], %s::text[])",
+            (run_id, *(list(column) for column in zip(*batch.events, strict=True))),
+        )
+        for seq, names in batch.references.items():
+            await connection.execute("UPDATE dipeo_events SET blobs = %s WHERE run_id = %s AND seq = %s", (names, run_id, seq))
 
     async def _go_on(self, additions: Sequence[Addition], connection: Any) -> None:
         """Count the events of runs that go on.
@@ -280,6 +290,32 @@ class PostgresRunStore(RunStore):
         await self._server.patiently("claim", take)
         self._stored.pop(run_id, None)
         self._held.add(run_id)
+
+    async def condense(self, run_id: str) -> int:
+        breaks = {row[0] for row in await self._server.read("SELECT seq FROM dipeo_snapshots WHERE run_id = %s", (run_id,))}
+        saved = last = 0
+        while rows := await self._server.read(_SELECT_ROWS, (run_id, last, ROWS)):
+            last = rows[-1][0]
+            found = await asyncio.to_thread(lambda rows=rows: list(condensed(rows, breaks)))
+            if found:
+                if not await self._server.patiently("condense", partial(self._replace, run_id, found)):
+                    break  # it was resumed
+                saved += sum(len(gone) - len(batch.events) for gone, batch in found)
+        return saved
+
+    async def _replace(self, run_id: str, found: Sequence[Condensed], connection: Any) -> bool:
+        """Put rows in place of others; False, and nothing is changed, when the run has not ended."""
+        async with connection.transaction():
+            query = "SELECT 1 FROM dipeo_runs WHERE run_id = %s AND ended_at IS NOT NULL FOR UPDATE"
+            if await (await connection.execute(query, (run_id,))).fetchone() is None:
+                return False
+            for gone, batch in found:
+                await connection.execute("DELETE FROM dipeo_events WHERE run_id = %s AND seq = ANY(%s)", (run_id, list(gone)))
+                if batch.blobs:
+                    await connection.execute(_INSERT_BLOBS, (run_id, list(batch.blobs), list(batch.blobs.values())))
+                await self._insert(connection, run_id, batch)
+            injection.reach("store.condense")
+        return True
 
     async def compact(self) -> None:
         """The server's autovacuum does it."""

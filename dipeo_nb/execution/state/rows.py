@@ -30,7 +30,10 @@ PACK_CHARACTERS = 16_384
 """Characters of text in a pack, about; so that reading a few events never decodes many."""
 COMPRESSED = 512
 """Characters of a pack as JSON from which on it is compressed."""
-_STREAMED = frozenset({"text", "reasoning", "stdout"})
+PACK_EVENTS = 2_000
+"""Pieces of a pack, at most."""
+STREAMED = frozenset({"text", "reasoning", "stdout"})
+"""Kinds of output that come in pieces of one text."""
 _EXACT = frozenset({str, int, bool, type(None)})
 """Types of which equal values are the same as JSON."""
 _new = tuple.__new__
@@ -61,10 +64,10 @@ def batch_of(events: Iterable[Event]) -> Batch:
     pack: list[Event] = []
     size = 0
     for event in events:
-        if event[1] is _OUTPUT and event.payload.get("kind") in _STREAMED:
+        if event[1] is _OUTPUT and event.payload.get("kind") in STREAMED:
             text = event.payload.get("text")
             if isinstance(text, str) and len(text) < PACK_CHARACTERS:
-                if size > PACK_CHARACTERS:
+                if size > PACK_CHARACTERS or len(pack) == PACK_EVENTS:
                     rows.append(_pack(pack))
                     pack, size = [], 0
                 pack.append(event)

@@ -30,6 +30,7 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
+from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed
 from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.machine import HOST, holder, process_start
 from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, chosen, compressed, events_of, like
@@ -300,6 +301,28 @@ class SqliteRunStore(RunStore):
             await self.compact()
         return deleted
 
+    async def condense(self, run_id: str) -> int:
+        breaks = {row[0] for row in self._file.read("SELECT seq FROM snapshots WHERE run_id = ?", (run_id,))}
+        saved = last = 0
+        while rows := self._file.read(_SELECT_ROWS, (run_id, last, ROWS)):
+            last = rows[-1][0]
+            found = await asyncio.to_thread(lambda rows=rows: list(condensed(rows, breaks)))
+
+            def replace(connection: sqlite3.Connection, found: list[Condensed] = found) -> bool:
+                ended = connection.execute("SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NOT NULL", (run_id,)).fetchone()
+                for gone, batch in found if ended else ():
+                    query = "DELETE FROM events WHERE run_id = ? AND seq IN (SELECT value FROM json_each(?))"
+                    connection.execute(query, (run_id, json.dumps(gone)))
+                    _insert(connection, run_id, batch)
+                injection.reach("store.condense")
+                return ended is not None
+
+            if found:
+                if not await self._file.transaction("condense", replace, inline=False):
+                    break  # it was resumed
+                saved += sum(len(gone) - len(batch.events) for gone, batch in found)
+        return saved
+
     async def compact(self) -> None:
         await asyncio.to_thread(self._file.compact)
 
@@ -336,19 +359,7 @@ def _write(
     first, last = events[0], events[-1]
     if first.seq != 1:
         _go_on(connection, first, last, token, of_ended=of_ended)
-    connection.executemany(
-        "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
-        [(first.run_id, *row) if row[1] != PACK else (first.run_id, *row[:4], compressed(row[4])) for row in batch.events],
-    )
-    if batch.blobs:
-        connection.executemany(
-            "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
-            [(first.run_id, name, text) for name, text in batch.blobs.items()],
-        )
-        connection.executemany(
-            "INSERT INTO event_blobs (run_id, seq, hash) VALUES (?, ?, ?)",
-            [(first.run_id, seq, name) for seq, names in batch.references.items() for name in names],
-        )
+    _insert(connection, first.run_id, batch)
     if first.seq == 1:
         connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, NULL, ?, ?, ?, ?, ?, ?)",
@@ -396,6 +407,23 @@ def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int
         check_order([first], stored, bool(ended))
 
 
+def _insert(connection: sqlite3.Connection, run_id: str, batch: Batch) -> None:
+    """Store the rows of events."""
+    connection.executemany(
+        "INSERT INTO events (run_id, seq, type, occurred_at, node_id, payload) VALUES (?, ?, ?, ?, ?, ?)",
+        [(run_id, *row) if row[1] != PACK else (run_id, *row[:4], compressed(row[4])) for row in batch.events],
+    )
+    if batch.blobs:
+        connection.executemany(
+            "INSERT OR IGNORE INTO blobs (run_id, hash, value) VALUES (?, ?, ?)",
+            [(run_id, name, text) for name, text in batch.blobs.items()],
+        )
+        connection.executemany(
+            "INSERT INTO event_blobs (run_id, seq, hash) VALUES (?, ?, ?)",
+            [(run_id, seq, name) for seq, names in batch.references.items() for name in names],
+        )
+
+
 def _write_snapshot(connection: sqlite3.Connection, snapshot: SnapshotRow) -> None:
     run_id = snapshot.row[0]
     connection.executemany(
@@ -424,6 +452,11 @@ _SELECT_EVENTS = (
     "AND seq >= coalesce((SELECT max(seq) FROM events WHERE run_id = ? AND seq <= ?), 0) ORDER BY seq LIMIT ?"
 )
 """From the row on that may be a pack with the first event."""
+_SELECT_ROWS = (
+    "SELECT seq, CASE WHEN EXISTS (SELECT 1 FROM event_blobs WHERE run_id = events.run_id AND seq = events.seq) THEN '' ELSE type END, "
+    "run_id, occurred_at, node_id, payload FROM events WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+)
+"""Rows as they are; those that refer to blobs have no type."""
 _SELECT_RUNS = (
     "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
 )

@@ -10,6 +10,7 @@ from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
+from dipeo_nb.testing.contracts.events_alike import texts_of, without_text
 from dipeo_nb.testing.contracts.promises import Contract, promise, refusal, same, that
 
 
@@ -125,6 +126,38 @@ class RunStoreContract(Contract):
             same(await store.events("r1", after=after, limit=3), batch[after : after + 3], f"three events after {after}")
         found = [e async for page in store.scan("r1", page=7) for e in page]
         same(found, batch, "the events in pages")
+
+    @promise
+    async def test_condensedtexts_of(self, store: RunStore) -> None:
+        """Whatever a store does when it is asked to condense a run that has ended: every event stays, and so does every text, on its
+        side of other events and of a snapshot; a run that has not ended is left alone."""
+        long = "x" * 20_000
+        again = [
+            piece(8, "hm ", kind="reasoning"),
+            piece(9, "", restart=True),
+            piece(10, "again "),
+            piece(11, "and ", pieces=3),
+        ]
+        batches = [
+            [started(), *(piece(seq, f"{seq} ", "ab"[seq % 2]) for seq in range(2, 8)), *again],
+            *([piece(seq, f"{seq} {long}")] for seq in range(12, 18)),
+            [event(18), *(piece(seq, f"{seq} ") for seq in range(19, 30))],
+        ]
+        for batch in batches:
+            if batch[0].seq == 12:
+                store.attach_snapshot(snapshot(12))
+            await store.append(batch)
+        same(await store.condense("r1"), 0, "the rows saved of a run that has not ended")
+        events = [*(e for batch in batches for e in batch), ended(30)]
+        await store.append(events[-1:])
+        await store.condense("r1")
+        found = await store.events("r1")
+        same(list(map(without_text, found)), list(map(without_text, events)), "all but the texts")
+        for first, last in ((2, 12), (13, 17), (19, 29)):
+            same(texts_of(found, first, last), texts_of(events, first, last), f"the texts from event {first} to {last}")
+        same(await store.condense("r1"), 0, "the rows that doing it again saves")
+        for after in range(31):
+            same(await store.events("r1", after=after, limit=3), found[after : after + 3], f"three events after {after}")
 
     @promise
     async def test_a_piece_is_not_written_twice(self, store: RunStore) -> None:
