@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
 
 from dipeo_nb.errors import DipeoError
+from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_pages import RunQuery
 from dipeo_nb.notebook.history import Runs
-
-_STATIC = Path(__file__).parent / "static"
-_IDS = 50
-"""Runs of one command, at most."""
 
 
 class HistoryTable(anywidget.AnyWidget):
@@ -24,18 +20,20 @@ class HistoryTable(anywidget.AnyWidget):
 
     Args:
         query: returns the rows of a page, and how many runs match.
-        html: returns the static form of a run, or of the difference of several.
+        html: returns what shows a run.
+        compare: returns the facts of a comparison of two runs.
         delete: deletes runs by their ids.
         newest: returns the rows that a notebook keeps.
     """
 
-    _esm = _STATIC / "runs.js"
-    _css = _STATIC / "runs.css"
+    _esm = run_page.script("history_widget.js")
+    _css = run_page.styles()
 
     def __init__(
         self,
         query: Callable[[RunQuery], Mapping[str, Any]],
-        html: Callable[[Sequence[str]], str],
+        html: Callable[[str], str],
+        compare: Callable[[str, str], Mapping[str, Any]],
         delete: Callable[[Sequence[str]], Any],
         newest: Callable[[], Runs],
     ) -> None:
@@ -43,7 +41,7 @@ class HistoryTable(anywidget.AnyWidget):
         comm = getattr(self, "comm", None)
         if hasattr(comm, "_reply_subshell_for"):  # see `LiveView`
             comm._reply_subshell_for = None  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
-        self._query, self._html, self._delete, self._newest = query, html, delete, newest
+        self._query, self._html, self._facts, self._delete, self._newest = query, html, compare, delete, newest
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "dipeo-runs")
         self.on_msg(lambda _, content, buffers: self._worker.submit(self.command, content))
 
@@ -65,8 +63,10 @@ class HistoryTable(anywidget.AnyWidget):
         match message:
             case {"type": "query", "query": dict(given)}:
                 return self._query(RunQuery.of(given))
-            case {"type": "open" | "diff", "runs": list(runs)}:
-                return {"html": self._html([str(run) for run in runs[:_IDS]])}
+            case {"type": "open", "runs": [str(run)]}:
+                return {"html": self._html(run)}
+            case {"type": "compare", "runs": [str(before), str(after)]}:
+                return {"facts": self._facts(before, after)}
             case {"type": "delete", "runs": list(runs)}:
                 self._delete([str(run) for run in runs])
                 return {}

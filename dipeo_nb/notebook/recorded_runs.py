@@ -17,6 +17,7 @@ from dipeo_nb.domain.events import RunSummary
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.options import checked_count, checked_flag, checked_mapping, checked_text
 from dipeo_nb.execution.replay import MAX_PAUSE_S, checked_pace
+from dipeo_nb.execution.run_comparison import comparison
 from dipeo_nb.execution.run_diff import compare
 from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_list import recorded_states
@@ -24,7 +25,7 @@ from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState, interrupted
 from dipeo_nb.execution.single_node import single_node
 from dipeo_nb.execution.snapshots import recorded_state
-from dipeo_nb.notebook import kernel, static_view
+from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.differences import Differences, SideBySide
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.run import Run, RunResult
@@ -32,9 +33,10 @@ from dipeo_nb.notebook.stretch import Stretch
 from dipeo_nb.runtime import Runtime
 
 if TYPE_CHECKING:
-    from dipeo_nb.notebook import history_table
+    from dipeo_nb.notebook import history_table, view
 else:
     history_table = lazy.module("dipeo_nb.notebook.history_table")  # which brings ipywidgets along
+    view = lazy.module("dipeo_nb.notebook.view")
 
 NEWEST = 20
 """Runs of the live table that a notebook keeps."""
@@ -102,17 +104,22 @@ class RecordedRuns(ABC):
             page = await page_of_runs(store, query)
             return {"total": page.total, "runs": await run_facts(store, page.runs)}
 
-        def html(runs: Sequence[str]) -> str:
-            if len(runs) > 1:
-                return self.diff(*runs)._repr_html_()
-            run = self.open_run(runs[0])
-            return static_view.html(run.state, diagram_of(run.state), run.timeline)
+        opened: dict[str, Run] = {}  # which have ended: one that is opened again is the same view
 
+        def html(run_id: str) -> str:
+            run = opened.get(run_id) or self.open_run(run_id)
+            if run.finished:
+                opened[run_id] = run
+            return run.html_inside()
+
+        if not kernel.unattended():
+            view.views()  # in the main thread; runs are opened in another one
         return history_table.HistoryTable(
-            lambda query: run_sync(rows(query)),
-            html,
-            lambda runs: run_sync(self.runtime.delete_runs(runs)),
-            lambda: self.runs(limit=NEWEST),
+            query=lambda query: run_sync(rows(query)),
+            html=html,
+            compare=lambda before, after: comparison(self._state(before), self._state(after)),
+            delete=lambda runs: run_sync(self.runtime.delete_runs(runs)),
+            newest=lambda: self.runs(limit=NEWEST),
         )
 
     def _delete(self, rows: Sequence[RunSummary]) -> list[str]:

@@ -146,6 +146,19 @@ class RunDisplay:
             self._following.add_done_callback(_report)
         return self._following
 
+    def inside(self) -> str:
+        """The face of the run in HTML, over which pages put its view, for what shows it among other things."""
+        if not kernel.unattended():
+            ended = self._finished()
+            if self._feed is None:
+                self._feed = self._new_feed(live=not ended)
+                if not ended:
+                    self._following = submit(self._follow())
+                    self._following.add_done_callback(_report)
+            if ended:
+                submit(self._add())
+        return self._face(self._state, png=False)["text/html"]
+
     async def show_below(self, upper: RunDisplay) -> str:
         """Display the run below another one, in the outputs of that; returns the id under which pages see it. On the loop thread."""
         if self._answers is not None:

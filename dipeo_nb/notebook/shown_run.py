@@ -60,6 +60,13 @@ class ShownRun(AwaitedRun[R]):
         if shown is not None and shown not in self._displays:
             self._displays.append(shown)
 
+    def html_inside(self) -> str:
+        """What shows it among other things, such as the history: its face, over which pages put its view."""
+        self.attended = self._finished.is_set()
+        if self._diagram is None:
+            return static_view.html(self.state, None, self.timeline)
+        return self._display().inside()
+
     async def _show_below(self, upper: RunDisplay) -> str:
         """Display it below another run, from whose view it was ordered. On the loop thread."""
         self.attended = True  # its view will show the end

@@ -67,6 +67,7 @@ class RunServer:
             web.Route("/health", self._health),
             web.Route("/runs", self._guarded(self._runs), methods=["GET"]),
             web.Route("/runs", self._guarded(self._start), methods=["POST"]),
+            web.Route("/runs/page", self._history, methods=["GET"]),
             web.Route("/runs/{run_id}", self._guarded(self._run), methods=["GET"]),
             web.Route("/runs/{run_id}/page", self._page, methods=["GET"]),
             web.Route("/runs/{run_id}/head", self._guarded(self._head), methods=["GET"]),
@@ -216,6 +217,10 @@ class RunServer:
     async def _page(self, request: Any) -> Any:
         # The same for every run, and so without a token: what it shows it asks for with the one in its address.
         return web.HTMLResponse(await asyncio.to_thread(run_page.document, "serve.js", title="Run", connects=True))
+
+    async def _history(self, request: Any) -> Any:
+        page = await asyncio.to_thread(run_page.document, "serve_history.js", title="Runs", connects=True)
+        return web.HTMLResponse(page)
 
     async def _head(self, request: Any) -> Any:
         """What the page of a run is given besides its events."""

@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.lab import Lab, Notebook
 from tests.support.axe import violations
+from tests.support.row_diagrams import ASKING_LETTER
 
 pytestmark = [pytest.mark.browser]
 _numbers = count()
@@ -161,4 +162,67 @@ def test_a_failure_is_told_once(lab: Lab, page: Page, shots: Path) -> None:
     assert "Its view says why." in error.inner_text()
     page.screenshot(path=shots / "failed-once.png")
     expect(opened.cell(3).locator('[data-mime-type="application/vnd.jupyter.stderr"]')).to_contain_text("ZeroDivisionError")
+    opened.shut_down()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_runs_open_in_the_history(lab: Lab, page: Page, shots: Path, theme: str) -> None:
+    """Each in its own view, the one that is going on, too; another is made from there, two are compared; the table stays where it is."""
+    asking = f'going = dp.start(dp.load("""{ASKING_LETTER}"""), view=False)'
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_code_cell(s.strip())
+            for s in (
+                f"{SETUP}\ndp.runs(limit=1000).delete()",
+                f"dp.start(diagram, view=False, topic='coffee').wait()\ndp.start(diagram, view=False).wait()\n{asking}",
+                "dp.runs().live()",
+                "going.wait(); going.status",
+            )
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    name = f"orders{next(_numbers)}.ipynb"
+    nbformat.write(notebook, lab.root / name)
+    opened = lab.open(page, name)
+    opened.theme(theme)
+    for cell in range(3):
+        opened.run_cell(cell)
+    cell = opened.cell(2)
+    rows = cell.locator(".dp-history tbody tr")
+    expect(rows.nth(2)).to_be_visible()
+    rows.nth(0).get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    views = cell.locator(".dp-opened .dp-run[data-status]:visible")
+    expect(views.nth(0).locator(".dp-asked")).to_contain_text("Good?")
+    rows.nth(1).locator("td").nth(3).dblclick()
+    expect(views.nth(1).locator(".dp-pill")).to_have_text("done")
+    expect(cell.locator(".dp-history")).to_be_visible()
+    page.screenshot(path=shots / f"history-{theme}.png", full_page=True)
+    views.nth(0).get_by_role("textbox").fill("yes")
+    page.keyboard.press("Enter")
+    expect(views.nth(0).locator(".dp-pill")).to_have_text("done")
+    views.nth(1).locator(".dp-node").filter(has_text="Check").click()
+    views.nth(1).locator(".dp-body").focus()
+    page.keyboard.press("Home")
+    expect(views.nth(1).locator(".dp-where")).to_contain_text("0.0 /")
+    page.keyboard.press("End")
+    page.keyboard.press("x")
+    expect(views.nth(2).locator(".dp-name")).to_have_text("Letter: Check")
+    expect(views.nth(2).locator(".dp-pill")).to_have_text("done")
+    assert violations(page, ".dp-history") == []
+    cell.get_by_role("button", name="Close Letter").first.click()
+    expect(views).to_have_count(1)  # with what was made from it
+    for box in (cell.get_by_role("checkbox").nth(n) for n in (-1, -2)):
+        box.check()
+    cell.get_by_role("button", name="Compare").click()
+    expect(cell.locator(".dp-comparison")).to_contain_text("topic coffee →")
+    page.screenshot(path=shots / f"history-compared-{theme}.png", full_page=True)
+    page.keyboard.press("Escape")
+    expect(cell.locator(".dp-comparison")).to_have_count(0)
+    cell.get_by_role("button", name="Delete 2 runs").click()
+    cell.get_by_role("button", name="Delete 2 runs for good?").click()
+    expect(cell.get_by_role("checkbox", name="Letter, ")).to_have_count(0)
+    opened.run_cell(3)
+    expect(opened.output(3)).to_contain_text("completed")
+    opened.theme("light")
     opened.shut_down()

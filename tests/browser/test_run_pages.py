@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.run_state import RunState
+from tests.support.axe import violations
 from tests.support.golden_logs import logs
 from tests.support.run_view import golden, statuses
 from tests.support.served import HELLO, Served
@@ -125,6 +127,62 @@ def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
         assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
         page.goto(f"http://127.0.0.1:{served.port}/runs/exec_none/page?token={served.token}")
         expect(page.get_by_role("alert")).to_contain_text("There is no run 'exec_none'.")
+    finally:
+        served.close()
+
+
+def test_the_history_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
+    """Runs open in it, one that is going on, too, several at a time; two are compared, one is deleted; nothing needs a pointer."""
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    (tmp_path / "hello.light.yaml").write_text(HELLO)
+    served = Served(tmp_path, "--port", "0")
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    try:
+        for name in ("Ada", "Bob"):
+            list(served.events(served.start(diagram="hello", inputs={"name": name})))
+        going = served.start(diagram="asks")
+        page.goto(f"http://127.0.0.1:{served.port}/runs/page?token={served.token}")
+        rows = page.locator(".dp-history tbody tr")
+        expect(rows).to_have_count(3)
+        assert served.token not in page.url
+        rows.nth(0).get_by_role("button").focus()
+        page.keyboard.press("Enter")
+        views = page.locator(".dp-opened .dp-run[data-status]")
+        expect(views.nth(0).locator(".dp-asked")).to_contain_text("Who")
+        rows.nth(1).get_by_role("button").focus()
+        page.keyboard.press("Enter")
+        expect(views.nth(1).locator(".dp-pill")).to_have_text("done")
+        views.nth(1).locator(".dp-node").filter(has_text="Say").click()
+        expect(views.nth(1).locator(".dp-body")).to_contain_text("Bob")
+        page.screenshot(path=shots / "history-served.png", full_page=True)
+        assert violations(page, "main") == []
+        views.nth(0).locator(".dp-question input").fill("Eve")
+        page.keyboard.press("Enter")
+        expect(views.nth(0).locator(".dp-pill")).to_have_text("done")
+        expect(rows.nth(0)).to_have_attribute("data-status", "completed")  # by itself
+        page.get_by_role("button", name=re.compile("^Close Hello")).click()
+        expect(views).to_have_count(1)
+        expect(rows.nth(1).get_by_role("button")).to_be_focused()
+        for n in (1, 2):
+            rows.nth(n).get_by_role("checkbox").focus()
+            page.keyboard.press("Space")
+        page.get_by_role("button", name="Compare").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator(".dp-comparison")).to_contain_text("Ada → Bob")
+        page.screenshot(path=shots / "history-compared.png", full_page=True)
+        page.get_by_role("button", name="Close the comparison").click()
+        expect(page.locator(".dp-comparison")).to_have_count(0)
+        rows.nth(2).get_by_role("checkbox").uncheck()
+        page.get_by_role("button", name="Delete 1 run").click()
+        page.get_by_role("button", name="Delete 1 run for good?").click()
+        expect(rows).to_have_count(2)
+        page.get_by_role("searchbox").fill("hello")
+        expect(rows).to_have_count(1)
+        page.get_by_role("searchbox").fill("nobody")
+        expect(page.locator(".dp-history [role=status]")).to_have_text("No runs")
+        assert served.http.get(f"/runs/{going}").json()["outputs"] == {"End": "Eve"}
+        assert complaints == []
     finally:
         served.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,16 +121,20 @@ def test_the_widget_answers_its_page(session: Session) -> None:
     session.note(session.runs()[0], (1, 3), "the last one")
     table = session.runs().live()
     assert isinstance(table, HistoryTable)
-    page = Answers(table._query, table._html, table._delete, table._newest)
+    page = Answers(table._query, table._html, table._facts, table._delete, table._newest)
     found = page.asked(type="query", query={"text": "dogs"})
     assert (found["total"], found["runs"][0]["inputs"], found["runs"][0]["model"]) == (1, "topic=dogs", "echo")
     every = page.asked(type="query", query={})
     assert every["runs"][0]["note"] == "the last one"
     assert every["runs"][0]["tokens"] > 0
     first, second, _ = (run["run_id"] for run in every["runs"])
-    assert "About" in page.asked(type="open", runs=[first])["html"]
-    assert "About <b>" not in page.asked(type="open", runs=[first])["html"]
-    assert "<del" in page.asked(type="diff", runs=[second, first])["html"]
+    html = page.asked(type="open", runs=[first])["html"]
+    assert "About" in html
+    assert "About <b>" not in html
+    assert page.asked(type="open", runs=[first])["html"] == html, "the same view"
+    facts = page.asked(type="compare", runs=[second, first])["facts"]
+    assert facts["inputs"] == [["topic", "dogs", "<b>"]]
+    json.dumps(facts)
     assert "error" not in page.asked(type="delete", runs=[second])
     assert page.asked(type="query", query={})["total"] == 2
     assert "There is no run" in page.asked(type="open", runs=["exec_nowhere"])["error"]

@@ -8,8 +8,8 @@ const SIGNS = { same: "=", changed: "≠", new: "+", gone: "−" };
 const short = (id) => id.replace(/^exec_/, "").slice(0, 8);
 const both = ([before, after], write) => (write(before) === write(after) ? write(after) : `${write(before)} → ${write(after)}`);
 
-/** @param {HTMLElement} root @param {{facts: Object, theme: string|null, close(): void}} options */
-export function createComparison(root, { facts, theme, close }) {
+/** @param {HTMLElement} root @param {{facts: Object, theme: string|null, close(): void, back?: string}} options */
+export function createComparison(root, { facts, theme, close, back: words = tr("compare.back") }) {
   const stage = h("div", { class: "dp-stage" }), body = h("div", { class: "dp-body", tabindex: "0", role: "group", "aria-label": tr("compare.node") });
   const heading = h("h2", { class: "dp-head", dir: "auto", tabindex: "-1" }, facts.names[1]);
   const title = h("h3", { class: "dp-who", dir: "auto" }), about = h("span", { class: "dp-about" });
@@ -21,7 +21,7 @@ export function createComparison(root, { facts, theme, close }) {
     rows.set(node, entry);
     return entry;
   }));
-  const back = h("button", { type: "button", class: "dp-link", onclick: () => close() }, tr("compare.back"));
+  const back = h("button", { type: "button", class: "dp-link", onclick: () => close() }, words);
   const el = h("section", { class: "dp-run dp-comparison", "aria-label": tr("compare.label", { name: facts.names[1] }), "data-lm-suppress-shortcuts": "true", "data-theme": theme },
     h("nav", { class: "dp-crumb", "aria-label": tr("compare.place") }, back, h("span", { "aria-hidden": "true" }, "▸"), heading, h("span", { class: "dp-num" }, `${short(facts.runs[0])} → ${short(facts.runs[1])}`)),
     h("dl", { class: "dp-versus" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, tr(name)), h("dd", { class: "dp-num" }, value)))),

@@ -74,7 +74,7 @@ class Page {
   #look() {
     const shown = new Map(); // element → the ids that it shows, from top to bottom: a run, and those that were made from it
     for (const mark of this.#all()) {
-      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1], covered = mark.closest(".jp-OutputArea-output") ?? mark;
+      const id = /(?:^| )dipeo-shows-(\S+)/.exec(mark.className)?.[1], covered = mark.closest(".dipeo-place, .jp-OutputArea-output") ?? mark;
       if (id) shown.set(covered, [...(shown.get(covered) ?? []), id]);
     }
     for (const mount of [...this.#mounts]) {
@@ -191,6 +191,7 @@ class Page {
     else this.#ordered.add(id);
     if (covered.matches(".jp-OutputArea-output")) return; // its mark comes with what the notebook holds
     const place = document.createElement("div");
+    place.className = "dipeo-place"; // within an output that holds more than this
     covered.after(place);
     this.show(id, place);
   }

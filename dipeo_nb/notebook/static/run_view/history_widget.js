@@ -1,0 +1,36 @@
+// The history in a notebook. Page → kernel: {type: "query" | "open" | "compare" | "delete", id, …}; kernel → page: the answer with the same id. What a
+// run opens as is its static face with the mark of its view, which the widget of the views then puts over it.
+import { createHistory } from "./history.js";
+import { tr } from "./strings.js";
+
+const PATIENCE_MS = 20_000;
+
+function render({ model, el }) {
+  const waiting = new Map();
+  let number = 0;
+  const answered = (message) => {
+    const { resolve, reject } = waiting.get(message?.id) ?? {};
+    waiting.delete(message?.id);
+    if (message.error) reject?.(new Error(message.error));
+    else resolve?.(message);
+  };
+  const ask = (message) => new Promise((resolve, reject) => {
+    const id = ++number;
+    waiting.set(id, { resolve, reject });
+    setTimeout(() => answered({ id, error: tr("history.silent") }), PATIENCE_MS);
+    model.send({ ...message, id });
+  });
+  model.on("msg:custom", answered);
+  const history = createHistory(el, {
+    query: (query) => ask({ type: "query", query }),
+    compared: async (before, after) => (await ask({ type: "compare", runs: [before, after] })).facts,
+    remove: (runs) => ask({ type: "delete", runs }),
+    async open(run, place) {
+      place.innerHTML = (await ask({ type: "open", runs: [run] })).html; // which the kernel has escaped
+      return { close() {} };
+    },
+  });
+  return () => { history.dispose(); model.off("msg:custom", answered); };
+}
+
+export default { render };
