@@ -16,7 +16,7 @@ from dipeo_nb.common.moved import moved_names
 from dipeo_nb.common.open_on_use import call_lifecycle
 from dipeo_nb.common.redaction import redact_logs_of_libraries, redactor
 from dipeo_nb.common.root import own_root
-from dipeo_nb.config import FolderSettingWarning, Settings, get_settings, secret_values, without_password
+from dipeo_nb.config import DEFAULT, FolderSettingWarning, Settings, get_settings, secret_values, without_password
 from dipeo_nb.domain.ports import (
     APIKeyPort,
     ArtifactStorePort,
@@ -134,8 +134,26 @@ def build(settings: Settings | None = None, **overrides: Any) -> Services:
 
 
 def on_use(settings: Settings) -> Services:
-    """The services for *settings*, each built when it is first used: for checks, which use few."""
-    return cast(Services, _Building(settings, {}))
+    """The services for *settings*, each built when it is first used: for checks, which use few.
+
+    Raises:
+        ConfigurationError: something is set that names no service.
+    """
+    built = _Building(settings, {})
+    for name, field in _NAMED.items():
+        if settings.origin(field) != DEFAULT:
+            getattr(built, name)
+    return cast(Services, built)
+
+
+_NAMED = {
+    "store": "state_store_path",
+    "bus": "event_bus",
+    "blobs": "blob_store",
+    "conversations": "conversation_store",
+    "keys": "keys_store",
+}
+"""Service → the field that names it."""
 
 
 class _Building:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from dipeo_nb.cli.group import COMMANDS, loaded
+from dipeo_nb.config import reset_settings
 from dipeo_nb.diagram.detect import DEMOS
 from dipeo_nb.terminal import safe
 from tests.support.cli import HELLO, Call, caller
@@ -686,6 +687,17 @@ def test_validate_says_what_run_would_refuse(call: Call, child: str | None, code
         assert call("validate", "tolerant.light.yaml").code == 0
     elif child is None or "Adda" in child:
         assert "warning[not-runnable]" in done.err
+
+
+@pytest.mark.parametrize("setting", ["DIPEO_EVENT_BUS", "STATE_STORE_PATH", "DIPEO_BLOB_STORE", "DIPEO_CONVERSATION_STORE"])
+def test_validate_refuses_settings_that_run_would_refuse(call: Call, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    """They are looked at without building what runs need."""
+    monkeypatch.setenv(setting, "nothing://of-the-kind")
+    reset_settings()
+    validated, run = (call(command, "hello.light.yaml") for command in ("validate", "run"))
+    assert validated.code == run.code == 2
+    assert validated.err.startswith("error: ")
+    assert validated.err == run.err
 
 
 def test_what_a_loop_repeats_is_counted(tmp_path: Path):
