@@ -40,7 +40,7 @@ def test_outputs_are_stripped(notebook: nbformat.NotebookNode):
     assert set(notebook.metadata) <= {"kernelspec", "language_info"}
     assert set(notebook.metadata.language_info) == {"name"}
     for cell in notebook.cells:
-        assert cell.metadata == {}
+        assert cell.metadata in ({}, {"tags": ["parameters"]})
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
@@ -62,3 +62,10 @@ def test_code_is_portable(notebook: nbformat.NotebookNode):
         if cell.cell_type == "code":
             compile(cell.source, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             assert not re.search(r"sk-\w{8}|/home/|/Users/|/work/|https?://|!pip|%pip", cell.source)
+
+
+def test_a_program_can_choose_the_model(notebook: nbformat.NotebookNode):
+    """papermill puts its parameters behind the cell with this tag; without it, the cell that sets the model would come later and win."""
+    for cell in notebook.cells:
+        sets = cell.cell_type == "code" and re.search(r"^MODEL =", cell.source, re.MULTILINE) is not None
+        assert ("parameters" in cell.metadata.get("tags", ())) == sets
