@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import nbclient
@@ -132,3 +133,27 @@ def test_latex_needs_no_other_program(notebook: Any) -> None:
     text, resources = LatexExporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
     assert text.count("\\adjustimage") == len(resources["outputs"]) >= 4
     assert all(name.endswith(".png") for name in resources["outputs"])
+
+
+RECORDED = (
+    f"import os\n{SETUP}",
+    "with dp.recording('tape', mode=os.environ['TAPE']):\n    run = session.start(TALK)\n    run.wait()",
+    "run",
+    "run.result()",
+    "run.conversation",
+    "with dp.recording('tape', mode=os.environ['TAPE']):\n    session.run(TALK)",
+)
+
+
+def test_two_executions_with_recordings_leave_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte of every output: no id, no time, no order that differs."""
+
+    def outputs(mode: str) -> list[Any]:
+        monkeypatch.setenv("TAPE", mode)
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in RECORDED])
+        nbclient.NotebookClient(made, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        return [[dict(o) for o in cell.outputs] for cell in made.cells]
+
+    called, first, second = outputs("record"), outputs("replay"), outputs("replay")
+    assert sum(map(len, first)) == 4
+    assert first == second != called
