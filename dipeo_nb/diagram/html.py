@@ -112,7 +112,7 @@ def figure(picture: str | bytes, alt: str, *, width: int | None = None, overview
     high = f"height:min(70vh,{int(size[2]) + 20}px);" if size else "height:70vh;"
     whole = _image(picture, f"{alt}, full size", shrinks=False)
     return (
-        f"{_image(overview, alt)}<details open><summary>Full size (scroll to move about)</summary>"
+        f"{_image(overview, alt)}<details open><summary>Full size</summary>"
         f'<div style="overflow:auto;{high}resize:vertical" tabindex="0">{whole}</div></details>'
     )
 

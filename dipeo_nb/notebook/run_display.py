@@ -133,10 +133,11 @@ class RunDisplay:
             self._feed = self._new_feed(live=not ended)  # not asked again: it may end in this moment
             if not ended:
                 run_table.count(self._finished)
-        face = self._face(self._state, png=ended)
+        face, metadata = self._face(self._state, png=ended), dict[str, Any]()
         if self._feed is not None and not ended and kernel.displays_widgets_alone():
-            face = self._views.displayed(self._feed.id) | face  # until the run has ended
-        self._outputs.append(SavedOutput(face))
+            data, metadata = self._views.displayed(self._feed.id)  # until the run has ended
+            face = data | face
+        self._outputs.append(SavedOutput(face, metadata))
         if ended:
             if self._feed is not None:
                 submit(self._add())

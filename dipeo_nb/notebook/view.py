@@ -112,11 +112,13 @@ class Views:
         """Static HTML over which pages put the view of a subject."""
         return f'<div class="dipeo-of-{self.token} dipeo-shows-{subject_id}{" dipeo-final" if final else ""}">{html}</div>'
 
-    def displayed(self, subject_id: str) -> dict[str, Any]:
-        """What a front end needs to display the widget itself, in which it shows a subject."""
+    def displayed(self, subject_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a front end needs to display the widget itself, in which it shows a subject: data, and metadata, which tell Colab where
+        its widgets come from."""
         self.widget.shows = subject_id
         bundle = self.widget._repr_mimebundle_()
-        return dict((bundle[0] if isinstance(bundle, tuple) else bundle) or {})
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return dict(data), dict(metadata)
 
     def add(self, subject: Subject) -> None:
         """Let pages see a subject."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import comm
@@ -441,6 +443,18 @@ def test_page_files_load_nothing():
 
 def test_a_front_end_that_displays_widgets_itself(views: view.Views):
     """VS Code and Colab load a widget only where it is displayed; there it shows what it is displayed for."""
-    data = views.displayed("v7")
+    data, _ = views.displayed("v7")
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == views.widget.model_id
     assert views.widget.shows == "v7"
+
+
+def test_colab_is_told_where_its_widgets_come_from(views: view.Views, monkeypatch: pytest.MonkeyPatch):
+    """In the metadata of the output; without them Colab shows nothing."""
+    where = {"colab": {"custom_widget_manager": {"url": "https://widgets"}}}
+    colab = SimpleNamespace(
+        enable_custom_widget_manager=lambda: None, _widgets=SimpleNamespace(_installed_url="https://widgets")
+    )
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
+    data, metadata = views.displayed("v7")
+    assert set(metadata) <= set(data)
+    assert list(metadata.values()) == [where]
