@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import inert
@@ -79,13 +79,50 @@ def html(logs: Sequence[Log]) -> str:
 def packed(logs: Sequence[Log], size: int = SIZE) -> str:
     """The runs as pages take them: JSON, compressed, in letters that HTML leaves alone; of *size* characters where texts can be cut."""
     data = ""
+    longest = LIMITS[0] + 1
     for limit in LIMITS:
-        runs = [{"head": _head(state), "events": list(run_page.rows(events, limit))} for state, events in logs]
-        text = json.dumps(runs, ensure_ascii=False, separators=(",", ":"), default=plain_value)
-        data = base64.b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
-        if len(data) <= size:
-            break
+        if limit < longest:
+            data, longest = _packed(logs, limit)
+            if len(data) <= size:
+                break
     return data
+
+
+def _packed(logs: Sequence[Log], limit: int) -> tuple[str, int]:
+    """The runs with texts of so many characters at most, and how many the longest text has in full: shorter limits cut nothing more."""
+    packer = zlib.compressobj(9)
+    parts: list[bytes] = []
+    longest = 0
+
+    def write(text: str) -> None:
+        parts.append(packer.compress(text.encode("utf-8", "surrogatepass")))
+
+    for number, (state, events) in enumerate(logs):
+        write(f'{"," if number else "["}{{"head":{_json(_head(state))},"events":[')
+        before = ""
+        for row in run_page.rows(events, limit):
+            write(before + _json(row))
+            longest = max(longest, _longest(row[4]))
+            before = ","
+        write("]}")
+    write("]" if logs else "[]")
+    parts.append(packer.flush())
+    return base64.b64encode(b"".join(parts)).decode(), longest
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain_value)
+
+
+def _longest(value: Any) -> int:
+    """Characters of the longest text within what `run_page.cut` has left."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return max(
+            cast("int", value.get("$cut", 0)) if value.keys() == {"$cut", "text"} else 0, *map(_longest, value.values()), 0
+        )
+    return max(map(_longest, value), default=0) if isinstance(value, list) else 0
 
 
 def _head(state: RunState) -> dict[str, Any]:

@@ -19,10 +19,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, redirect_stdout
 from functools import cache
+from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
 
 import dipeo_nb as dp
 from dipeo_nb.common.loop import submit
@@ -173,11 +177,70 @@ def jobs(base: Path, _: str) -> dict[str, float]:
 def streams(base: Path, _: str) -> dict[str, float]:
     """1,000 runs of 200 tokens each, 50 a second: 4 s when nobody waits for another."""
     with dp.Session(base, llm=Words(200, 50)) as session:
-        begin = time.perf_counter()
+        session.run(SAY, view=False)
+        begin, used = time.perf_counter(), cpu()
         runs = [session.start(SAY, view=False) for _ in range(1000)]
         for run in runs:
             run.result()
-        return {"seconds": time.perf_counter() - begin}
+        return {"seconds": time.perf_counter() - begin, "token": (cpu() - used) / 200_000}
+
+
+def metrics(base: Path, run: str) -> dict[str, float]:
+    """As the last line of a cell."""
+    with dp.Session(base) as session:
+        assert len(repr(session.open_run(run).metrics)) < 1000
+    return {}
+
+
+def diff(base: Path, run: str) -> dict[str, float]:
+    """With itself."""
+    with dp.Session(base) as session:
+        assert str(session.diff(run, run))
+    return {}
+
+
+def condensed(base: Path, _: str) -> dict[str, float]:
+    """A run of an answer that came at 500 pieces a second, before and after."""
+    with dp.Session(base, llm=Words(5_000, 500)) as session:
+        run = session.run(SAY, view=False)
+        store = session.runtime.services.store
+        before = _rows(base)
+        begin = cpu()
+        submit(store.condense(run.id)).result()
+        return {"seconds": cpu() - begin, "rows": _rows(base) / before}
+
+
+def viewed(base: Path, _: str) -> dict[str, float]:
+    """A live run of 500 nodes in a notebook: the longest that another thread waits for the interpreter, until two seconds after it."""
+    InteractiveShell.instance()
+    labels = [f"N{n}" for n in range(500)]
+    nodes = "".join(f"- {{label: {label}, type: {NOOP}}}\n" for label in labels)
+    arrows = "".join(f"- {{from: {a}, to: {b}}}\n" for a, b in pairwise(["Start", *labels, "End"]))
+    text = f"version: light\nnodes:\n- {{label: Start, type: start}}\n{nodes}- {{label: End, type: endpoint}}\nconnections:\n{arrows}"
+    pauses: list[float] = []
+    over = threading.Event()
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while not over.wait(0.002):
+            now = time.perf_counter()
+            pauses.append(now - last)
+            last = now
+
+    with dp.Session(base) as session, redirect_stdout(StringIO()):
+        session.run(text, view=False)
+        ticking = threading.Thread(target=tick)
+        ticking.start()
+        session.start(text).result()
+        time.sleep(2)
+        over.set()
+        ticking.join()
+    return {"pause": max(pauses)}
+
+
+def _rows(base: Path) -> int:
+    with sqlite3.connect(_store(base)) as connection:
+        return connection.execute("SELECT count(*) FROM events").fetchone()[0]
 
 
 def _store(base: Path) -> Path:
@@ -189,7 +252,8 @@ def _size(base: Path) -> int:
 
 
 WORK: dict[str, Callable[[Path, str], dict[str, float]]] = {
-    work.__name__: work for work in (record, open_run, explain, resume, listed, answer, jobs, streams)
+    work.__name__: work
+    for work in (record, open_run, explain, metrics, diff, resume, listed, answer, jobs, streams, condensed, viewed)
 }
 
 
@@ -266,6 +330,8 @@ async def rows(stack: AsyncExitStack) -> list[Row]:
         row(f"{size}: memory to open", 150, "MB", figure("open_run", "memory", _long_run)),
         row(f"{size}: explain", 8, "s", figure("explain", "cpu", _long_run)),
         row(f"{size}: memory to explain", 150, "MB", figure("explain", "memory", _long_run)),
+        row(f"{size}: metrics", 8, "s", figure("metrics", "cpu", _long_run)),
+        row(f"{size}: compare with itself", 0.2, "s", figure("diff", "cpu", _long_run)),
         row(f"{size}: resume, to its first event", 5, "s", figure("resume", "cpu", _long_run)),
         row(f"{size}: memory to resume", 150, "MB", figure("resume", "memory", _long_run)),
         row(f"dp.runs() of {RUNS:,}", 20, "ms", figure("listed", "seconds", lambda: (_history(), ""))),
@@ -274,6 +340,9 @@ async def rows(stack: AsyncExitStack) -> list[Row]:
         row("80 code jobs with a variable of 1 MB: CPU of the parent, a job", 3, "ms", figure("jobs", "job")),
         row("80 code jobs with a variable of 1 MB: longest pause of others", 30, "ms", figure("jobs", "pause")),
         row("1,000 streaming runs at once, ideally 4 s: wall time", 8, "s", figure("streams", "seconds")),
+        row("1,000 streaming runs at once: CPU, a token", 40, "µs", figure("streams", "token")),
+        row("answer of 5,000 pieces, 500 a second: rows left when condensed", 0.1, "of 1", figure("condensed", "rows")),
+        row("live run of 500 nodes: longest pause of the kernel", 50, "ms", figure("viewed", "pause")),
     ]
 
 

@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import dipeo_nb as dp
 from dipeo_nb.common.redaction import redactor
 from dipeo_nb.domain.enums import EventType
@@ -126,3 +128,21 @@ def test_secrets_stay_out() -> None:
     redactor.add("sk-very-secret-0123456789")
     page = run_file.html([log({"kind": "text", "text": "the key is sk-very-secret-0123456789", "run": 1})])
     assert "very-secret" not in page + json.dumps(data_of(page))
+
+
+def test_shorter_texts_are_tried_only_where_they_cut_something(monkeypatch: pytest.MonkeyPatch):
+    """The data of a run of very many small events is too large whatever is cut: it is made once, not once for each limit."""
+    made: list[int] = []
+    packed = run_file._packed
+    monkeypatch.setattr(run_file, "_packed", lambda logs, limit: made.append(limit) or packed(logs, limit))
+    events = [Event(1, EventType.EXECUTION_STARTED, "r", 0.0, None, {"diagram": "d", "labels": {"n": "N"}})]
+    events += [Event(n, EventType.NODE_OUTPUT, "r", 0.0, "n", {"kind": "text", "text": f"{n}"}) for n in range(2, 50)]
+    logs = [(RunState.fold(events), events)]
+    run_file.packed(logs, size=10)
+    assert made == [1_000_000]
+    made.clear()
+    events.append(
+        Event(50, EventType.NODE_OUTPUT, "r", 0.0, "n", {"kind": "text", "text": "x" * 50_000, "data": ["y" * 30_000]})
+    )
+    run_file.packed(logs, size=10)
+    assert made == [1_000_000, 20_000, 4_000, 500]
