@@ -1,17 +1,22 @@
-"""The run history as a live table in a notebook: the page asks for a page of rows, and the store has the list. A notebook that is read
-without a kernel shows the newest runs."""
+"""The run history as a live table in a notebook: the page asks for a page of rows, and the store has the list.
+
+What stands in the notebook is a table of the newest runs, over which the script of the widget puts the live one: so it is there without a
+kernel, too."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anywidget
+import traitlets
 
 from dipeo_nb.errors import DipeoError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_pages import RunQuery
+from dipeo_nb.notebook import kernel
 from dipeo_nb.notebook.history import Runs
 
 
@@ -28,6 +33,7 @@ class HistoryTable(anywidget.AnyWidget):
 
     _esm = run_page.script("history_widget.js")
     _css = run_page.styles()
+    token = traitlets.Unicode("").tag(sync=True)
 
     def __init__(
         self,
@@ -37,7 +43,7 @@ class HistoryTable(anywidget.AnyWidget):
         delete: Callable[[Sequence[str]], Any],
         newest: Callable[[], Runs],
     ) -> None:
-        super().__init__()
+        super().__init__(token=secrets.token_hex(6))
         comm = getattr(self, "comm", None)
         if hasattr(comm, "_reply_subshell_for"):  # see `LiveView`
             comm._reply_subshell_for = None  # pyright: ignore[reportOptionalMemberAccess,reportAttributeAccessIssue]
@@ -47,9 +53,13 @@ class HistoryTable(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         rows = self._newest()
+        html = f'<div class="dipeo-runs-of-{self.token}">{rows._repr_html_()}</div>'
+        face = {"text/html": html, "text/plain": repr(rows)}
+        if not kernel.displays_widgets_alone():
+            return face
         shown = super()._repr_mimebundle_(**kwargs)
         data, metadata = shown if isinstance(shown, tuple) else (shown or {}, {})
-        return {**data, "text/html": rows._repr_html_(), "text/plain": repr(rows)}, metadata
+        return {**data, **face}, metadata
 
     def command(self, message: Mapping[str, Any]) -> None:
         """Carry out a message of the page and answer it."""

@@ -187,6 +187,31 @@ def test_without_its_kernel_a_view_says_so(desk: Desk, page: Page, shots: Path):
     again.page.close()
 
 
+def test_the_history_is_live_over_rows_that_need_no_kernel(desk: Desk, page: Page, shots: Path):
+    """Sorted and searched in the page, also after a reload; the file has the newest rows, and says nothing of a missing widget."""
+    notebook = desk.cells(SHORT, "slow.run(diagram, view=False)\ntable = slow.runs().live()\ntable", "1")
+    notebook.start_all()
+    notebook.wait()
+    live = notebook.cell(1).locator(".dipeo-runs")
+    expect(live).to_have_count(1)
+    expect(live.locator("tbody tr")).not_to_have_count(0)
+    expect(notebook.cell(1).locator("table")).to_have_count(1)
+    page.screenshot(path=shots / "history.png")
+    notebook.save()
+    (saved,) = desk.saved(1)
+    assert set(saved["data"]) == {"text/html", "text/plain"}
+    assert "completed" in saved["data"]["text/html"]
+    notebook = desk.reload()
+    live = notebook.cell(1).locator(".dipeo-runs")
+    live.get_by_label("Search runs").fill("nothing is called so")
+    expect(live.get_by_role("status")).to_have_text("no runs")
+    desk.opened[-1].shut_down()
+    again = desk.lab.visit(page.context.new_page(), desk.name)
+    expect(again.output(1)).to_contain_text("completed")
+    assert "not found" not in again.output(1).inner_text()
+    again.page.close()
+
+
 def test_an_answer_stands_where_it_was_asked_for(desk: Desk, page: Page):
     """A chat in an Output widget streams and stays; one whose page is loaded again goes on, and ends as Markdown."""
     notebook = desk.cells(

@@ -33,4 +33,21 @@ function render({ model, el }) {
   return () => { history.dispose(); model.off("msg:custom", answered); };
 }
 
-export default { render };
+/** Puts the table over what a notebook keeps of it, wherever that comes into the page; so one that is opened without its kernel shows rows. */
+function initialize({ model }) {
+  const marks = document.getElementsByClassName(`dipeo-runs-of-${model.get("token")}`), shown = new Map(); // element → what ends its table
+  const look = () => {
+    for (const [mark, end] of shown) if (!mark.isConnected) { end(); shown.delete(mark); }
+    for (const mark of marks) {
+      if (shown.has(mark)) continue;
+      mark.replaceChildren();
+      shown.set(mark, render({ model, el: mark.appendChild(document.createElement("div")) }));
+    }
+  };
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { childList: true, subtree: true });
+  look();
+  return () => { observer.disconnect(); for (const end of shown.values()) end(); };
+}
+
+export default { initialize, render };
