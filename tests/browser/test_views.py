@@ -192,19 +192,20 @@ def test_the_history_is_live_over_rows_that_need_no_kernel(desk: Desk, page: Pag
     notebook = desk.cells(SHORT, "slow.run(diagram, view=False)\ntable = slow.runs().live()\ntable", "1")
     notebook.start_all()
     notebook.wait()
-    live = notebook.cell(1).locator(".dipeo-runs")
+    live = notebook.cell(1).locator(".dp-history")
     expect(live).to_have_count(1)
     expect(live.locator("tbody tr")).not_to_have_count(0)
     expect(notebook.cell(1).locator("table")).to_have_count(1)
+    expect(live.locator("td", has_text="completed")).to_have_css("text-align", "start")  # not as in Lab's own tables
     page.screenshot(path=shots / "history.png")
     notebook.save()
     (saved,) = desk.saved(1)
     assert set(saved["data"]) == {"text/html", "text/plain"}
     assert "completed" in saved["data"]["text/html"]
     notebook = desk.reload()
-    live = notebook.cell(1).locator(".dipeo-runs")
+    live = notebook.cell(1).locator(".dp-history")
     live.get_by_label("Search runs").fill("nothing is called so")
-    expect(live.get_by_role("status")).to_have_text("no runs")
+    expect(live.get_by_role("status")).to_have_text("No runs")
     desk.opened[-1].shut_down()
     again = desk.lab.visit(page.context.new_page(), desk.name)
     expect(again.output(1)).to_contain_text("completed")
