@@ -192,4 +192,5 @@ table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;vertical-align:top;padding:6px 10px;border-bottom:1px solid var(--edge);white-space:pre-wrap;
 overflow-wrap:anywhere}
 th{color:var(--muted);font-weight:600}
+@media print{.drawing,.overview~.drawing{overflow:visible;max-height:none}.drawing svg{max-width:100%;height:auto}}
 """

@@ -37,7 +37,7 @@ class NodeDetails:
     def __init__(self, state: RunState, nodes: Sequence[tuple[str, NodeState]]) -> None:
         self._state, self._nodes = state, nodes
         self._left = ALL_LIMIT
-        self._messages: Mapping[str, Mapping[str, Any]] = {m["id"]: m for m in state.conversation}
+        self._messages: Mapping[str, Mapping[str, Any]] = {m["id"]: m for m in state.conversation if "id" in m}
 
     def html(self) -> str:
         """One `details` for each node that did something; nothing but plain tags."""

@@ -13,6 +13,7 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
 from playwright.sync_api import Browser, Page, expect
 
+from dipeo_nb.diagram.document import load
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
 from tests.support.github_notebook import sanitized
@@ -146,6 +147,19 @@ def test_a_file_of_a_run_on_paper(seen: Any, faces: dict[str, str], shots: Path,
     expect(page.locator(".dp-text-only")).to_contain_text("Opening: completed")
     for control in (".dp-transport", ".dp-log", ".dp-menu"):
         expect(page.locator(control).first).to_be_hidden()
+
+
+def test_a_page_of_a_large_diagram_on_paper(seen: Any) -> None:
+    """All of it: on a screen it is scrolled."""
+    nodes = "".join(f"- {{label: W{n}, type: template_job, template_content: x}}\n" for n in range(40))
+    arrows = "".join(f"- {{from: S, to: W{n}}}\n- {{from: W{n}, to: W{(n * 7 + 3) % 40}}}\n" for n in range(40))
+    page = seen(
+        load(f"version: light\nnodes:\n- {{label: S, type: start}}\n{nodes}connections:\n{arrows}", format="light").html()
+    )
+    cut = "(() => { const e = document.querySelector('.drawing'); return e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight + 1; })()"
+    assert page.evaluate(cut)
+    page.emulate_media(media="print")
+    assert not page.evaluate(cut)
 
 
 def test_a_file_of_a_run_without_scripts(seen: Any, faces: dict[str, str]) -> None:

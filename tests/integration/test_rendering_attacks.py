@@ -66,7 +66,7 @@ def displays(text: str, tmp_path: Path) -> tuple[list[str], list[str], list[str]
             repr(dp.runs()),
             repr(run.conversation),
         ]
-        svg = [document.svg(), *(b["image/svg+xml"] for b in bundles if "image/svg+xml" in b)]
+        svg = [document.svg()]
         html += [str(b["text/html"]) for b in bundles]
         plain += [str(b["text/plain"]) for b in bundles]
         svg.append(run_page.head_of(run.id, document.model)["svg"])
