@@ -87,9 +87,7 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
             return True  # as most are
     elif kind is str:
         return value.isascii() or _fits_utf8(value)
-    left, level = MAX_VALUES, [value]
-    seen: set[int] = set()
-    shared = False
+    left, level, seen, shared = MAX_VALUES, [value], set[int](), False
     for depth in range(levels + 1):
         below: list[Any] = []
         for item in level:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
+
+_NONE = TokenUsage()
 
 
 @dataclass(slots=True)
@@ -14,7 +16,7 @@ class Spending:
     """A sum of calls. Its cost is None while there is none, and when the price of one is unknown: a part is never passed off as the
     whole."""
 
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = _NONE
     known_usd: float | None = None
     """Sum of the prices that are known; None without any."""
     complete: bool = True

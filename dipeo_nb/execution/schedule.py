@@ -219,11 +219,10 @@ class Scheduler:
         for node in self._nodes:
             node.incoming = [self._edges[e] for e in node.plan.incoming]
             node.outgoing = [self._edges[e] for e in node.plan.outgoing]
-            if not any(edge.collects for edge in node.incoming):
-                node.single = len(node.incoming) == 1
-                repeats = node.plan.heads_loop and node.plan.settled and not (node.plan.first or node.any_join)
-                for edge in node.incoming:
-                    edge.alone = node.single or (repeats and node.plan.backs == (edge.index,))
+            if len(node.incoming) == 1:
+                node.single = node.incoming[0].alone = not node.incoming[0].collects
+            elif len((head := node.plan).backs) == 1 and head.heads_loop and head.settled and not (head.first or head.any_join):
+                self._edges[head.backs[0]].alone = not any(edge.collects for edge in node.incoming)
         self._active = 0
         """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
         self._busy = 0
