@@ -141,6 +141,7 @@ def test_runs_that_are_going_on_have_snapshots_on_the_way(tmp_path: Path, monkey
                 seqs.append(snapshot.seq)
             super().attach_snapshot(snapshot)
 
+    monkeypatch.setattr(snapshots, "EVERY", 4)
     monkeypatch.setattr(snapshots, "CHARACTERS_PER_EVENT", 10**9)
     made = Watched(tmp_path / "runs.db")
     with Session(tmp_path, store=made) as dp:
@@ -148,7 +149,7 @@ def test_runs_that_are_going_on_have_snapshots_on_the_way(tmp_path: Path, monkey
     total = run.run.state.events
     assert seqs[-1] == total
     assert len(seqs) > 4
-    assert all(b - a >= 10 for a, b in pairwise(seqs[:-1]))
+    assert all(b - a >= 4 for a, b in pairwise(seqs[:-1]))
     assert read(made, run.id) == RunState.fold(run_sync(made.events(run.id)))
     seqs.clear()
     monkeypatch.setattr(snapshots, "CHARACTERS_PER_EVENT", 1)
