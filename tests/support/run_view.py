@@ -16,6 +16,8 @@ SIZES = """() => [...document.querySelectorAll('.dp-drawing text')].filter((t) =
   && !t.closest('.dp-runs')).map((t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"""
 """The sizes in which the texts of a drawing are shown."""
 
+_SHOWN = "(seq) => Number(document.querySelector('.dp-log > summary > .dp-count').textContent.replaceAll(',', '')) >= seq"
+
 
 def golden(name: str) -> list[Event]:
     """The log of a golden run. Its nodes took no time there; here an event comes each tenth of a second, and a word of an answer is one."""
@@ -69,6 +71,8 @@ def push(page: Any, events: Sequence[Event], *, now: float | None = None) -> Non
         "([rows, now]) => { view.push(rows); if (now !== null) view.now(now); return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))); }",
         [list(run_page.rows(events)), now],
     )
+    if events:
+        page.wait_for_function(_SHOWN, arg=events[-1].seq)
 
 
 def statuses(page: Any) -> dict[str, str]:

@@ -9,7 +9,8 @@ const GLYPHS = {
   queued: "M-2.8-4H2.8M-2.8 4H2.8M-2.2-4C-2.2-1.4 2.2 1.4 2.2 4M2.2-4C2.2-1.400-2.200 1.400-2.200 4",
 };
 const READABLE = 9.5 / 13; // labels are 13 px: they do not get smaller than 9.5 unless someone wants all of it
-const MOST = 1.1, OVERVIEW = 0.6, MAP_NODES = 40, MAP_WIDTH = 132;
+const MOST = 1.1, OVERVIEW = 0.6, MAP_NODES = 40, MAP_WIDTH = 132, MAP_HEIGHT = 110;
+const LEAST = 0.22; // of a large diagram, nodes are never smaller than that unless someone wants all of it
 const TEXT_X = 36; // where the texts of a node begin
 const FRESH_S = 1.5; // what has just been done is seen as such
 const FIT = "M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8";
@@ -100,7 +101,7 @@ export function drawing(view) {
   }
   function fit(whole = false) {
     if (!svg) return;
-    const p = pane(), best = Math.min(MOST, p.w / natural.w, p.h / natural.h), k = whole || nodes.size >= MAP_NODES ? best : Math.max(best, READABLE);
+    const p = pane(), best = Math.min(MOST, p.w / natural.w, p.h / natural.h), k = whole ? best : Math.max(best, nodes.size >= MAP_NODES ? LEAST : READABLE);
     auto = !whole;
     box = { k, x: natural.x - Math.max(0, (p.w / k - natural.w) / 2), y: natural.y - Math.max(0, (p.h / k - natural.h) / 2) };
     place();
@@ -169,7 +170,7 @@ export function drawing(view) {
     paintMap();
   }, { passive: false });
   map.addEventListener("pointerdown", (e) => {
-    const b = map.getBoundingClientRect(), p = pane(), share = natural.w / b.width;
+    const b = map.getBoundingClientRect(), p = pane(), share = Math.max(natural.w / b.width, natural.h / b.height);
     auto = false;
     box = { ...box, k: Math.max(box.k, READABLE) };
     box.x = natural.x + (e.clientX - b.left) * share - p.w / box.k / 2;
@@ -182,15 +183,16 @@ export function drawing(view) {
   /** The whole in small, from `MAP_NODES` nodes on: states as colours, and what of it is in sight. */
   function paintMap() {
     if (map.hidden) return;
-    const share = MAP_WIDTH / natural.w, tall = between(24, Math.round(natural.h * share), 110), p = pane();
+    const share = Math.min(MAP_WIDTH / natural.w, MAP_HEIGHT / natural.h), [wide, tall] = [natural.w, natural.h].map((x) => Math.max(24, Math.round(x * share))), p = pane();
     const key = `${Math.round(box.x)} ${Math.round(box.y)} ${box.k} ${[...nodes.values()].map((n) => n.g.dataset.status).join()}`;
     if (mapped === key) return;
     mapped = key;
     if (map.height !== tall) map.height = tall;
+    if (map.width !== wide) map.width = wide;
     const pen = map.getContext("2d"), style = getComputedStyle(el), colour = (name) => style.getPropertyValue(name).trim();
     const colours = { running: "--dp-now", retrying: "--dp-now", failed: "--dp-bad", waiting: "--dp-wait-fill", queued: "--dp-wait-fill", completed: "--dp-ink2" };
     map.style.color = colour("--dp-edge");
-    pen.clearRect(0, 0, MAP_WIDTH, tall);
+    pen.clearRect(0, 0, wide, tall);
     for (const n of nodes.values()) {
       map.style.color = colour(colours[n.g.dataset.status] ?? "--dp-edge");
       pen.fillStyle = getComputedStyle(map).color;

@@ -198,10 +198,11 @@ export class Markdown {
   #text = "";
   #from = 0; // where the last block begins: what stands before it stays as it is
   #kept = 0; // pieces before it
+  more = false; // whether there is more to show than was asked for at once
   #caret = h("span", { class: "dp-caret", "aria-hidden": "true" });
 
-  /** @param {string} text @param {boolean} [caret] whether more is on its way */
-  show(text, caret = false) {
+  /** @param {string} text @param {boolean} [caret] whether more is on its way @param {number} [most] pieces that are made at once; the next call makes more */
+  show(text, caret = false, most = Infinity) {
     this.#caret.remove();
     if (!text.startsWith(this.#text)) this.#from = this.#kept = 0;
     this.#text = text;
@@ -212,13 +213,15 @@ export class Markdown {
       same++;
     }
     for (const { el } of this.#made.splice(this.#kept + same).reverse()) unlaid(el);
-    for (const block of wanted.slice(same)) this.#made.push({ source: sourceOf(block), el: laid(this.el, block, 0) });
-    const last = wanted.findLastIndex((block) => !block.goes && block.at < lines.length - 1); // a line that is not whole may yet belong to the block before
+    const shown = wanted.slice(0, same + most);
+    this.more = shown.length < wanted.length;
+    for (const block of shown.slice(same)) this.#made.push({ source: sourceOf(block), el: laid(this.el, block, 0) });
+    const last = shown.findLastIndex((block) => !block.goes && block.at < lines.length - 1); // a line that is not whole may yet belong to the block before
     if (last > 0 && !rest.includes("\r")) {
       for (const line of lines.slice(0, wanted[last].at)) this.#from += line.length + 1;
       this.#kept += last;
     }
-    if (caret) this.#end().append(this.#caret);
+    if (caret && !this.more) this.#end().append(this.#caret);
     return this;
   }
 

@@ -90,6 +90,7 @@ export function panel(view) {
   function settle() {
     if (follows) body.scrollTop = body.scrollHeight;
     follows = false;
+    if (text.more && text.el.isConnected) { shown = ""; view.draw(); } // the rest of a long answer, in the next draw
   }
   body.addEventListener("scroll", () => { atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32; }, { passive: true });
 

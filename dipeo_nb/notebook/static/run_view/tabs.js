@@ -73,6 +73,7 @@ export class Printed {
   }
 }
 
+const BLOCKS = 150; // of an answer that are made in one draw
 const streaming = (c) => c.at.end === null && c.status !== "waiting";
 const grows = ({ at }) => `${at.text.length} ${at.reasoning.length} ${at.calls.length} ${at.calls.at(-1)?.end} ${at.retries.length} ${at.end} ${isCut(at.output)}`;
 
@@ -88,7 +89,7 @@ export const TABS = {
       const thought = at.reasoning && c.thought.show(at, !answer && open);
       const waits = status === "retrying" ? retry.message : call ? tr("answer.calls", { tool: call.name }) : open ? tr("answer.first") : at.error ? null : tr("answer.none");
       return [
-        thought, answer ? c.text.show(answer, open).el : waits && none(waits), answer && call && none(tr("answer.calls", { tool: call.name })), answer && status === "retrying" && none(retry.message),
+        thought, answer ? c.text.show(answer, open, BLOCKS).el : waits && none(waits), answer && call && none(tr("answer.calls", { tool: call.name })), answer && status === "retrying" && none(retry.message),
         !at.text && rest(c.view, at.output, at.endSeq), at.error && problem(at.error),
         (at.status === "aborted" || at.status === "interrupted") && note(tr("answer.cut")),
       ];

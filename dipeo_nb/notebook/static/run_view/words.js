@@ -65,7 +65,7 @@ export function seconds(s) {
 }
 
 /** @param {number} n */
-export const tokens = (n) => (n < 10000 ? n.toLocaleString("en") : n < 999950 ? `${(n / 1000).toFixed(1)}k` : `${(n / 1e6).toFixed(1)}M`);
+export const tokens = (n) => (n < 10000 ? n.toLocaleString("en") : n < 999950 ? `${(n / 1000).toFixed(1)}k` : n < 999.95e6 ? `${(n / 1e6).toFixed(1)}M` : `${(n / 1e9).toFixed(1)}B`);
 
 /** A sum of money; `least` decimals, more for small ones. @param {number|null|undefined} usd */
 export const money = (usd) => (usd == null ? "–" : usd === 0 ? "$0" : usd < 0.000005 ? "<$0.00001" : usd < 0.01 ? `$${usd.toFixed(5)}` : `$${usd.toFixed(usd < 100 ? 3 : 2)}`);
