@@ -269,6 +269,32 @@ def test_many_runs_at_once(desk: Desk, page: Page, shots: Path, theme: str):
     notebook.theme("light")
 
 
+def test_ten_views_a_reload_a_second_tab_and_a_restart(desk: Desk, page: Page):
+    """Ten runs go on; the page is loaded again and a second tab opened in the middle: both have all of them. Then the kernel is restarted:
+    no view shows as running any more what has gone."""
+    notebook = desk.cells(ENDLESS, "runs = [slow.start(diagram) for _ in range(10)]\nfor run in runs: run.show()")
+    notebook.run_cell(0)
+    notebook.run_cell(1)
+    expect(notebook.cell(1).locator(".dp-runs tbody tr")).to_have_count(4)
+    notebook.save()
+    other = page.context.new_page()
+    second = desk.lab.visit(other, desk.name)
+    notebook = desk.reload()
+    for each in (notebook, second):
+        expect(each.cell(1).locator(".dipeo-host .dp-bar")).to_have_count(6)
+        expect(each.cell(1).locator(".dp-runs tbody tr")).to_have_count(4)
+        for n in range(6):
+            expect(each.cell(1).locator(".dp-pill").nth(n)).to_have_text("running")
+            expect(each.cell(1).locator(".dp-body").nth(n)).to_contain_text("the quick brown fox")
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    for each in (notebook, second):
+        for n in range(6):
+            expect(each.cell(1).locator(".dp-pill").nth(n)).to_have_text("kernel gone")
+        expect(each.cell(1).locator(".dp-runs caption")).to_contain_text("The kernel is gone")
+    other.close()
+
+
 def _bytes(frame: str | bytes) -> bytes:
     return frame.encode() if isinstance(frame, str) else frame
 
