@@ -124,6 +124,7 @@ def test_a_hundred_questions_at_once(page: Page, shots: Any) -> None:
     push(page, rows, now=20.0)
     for n in range(3):
         expect(page.locator(".dp-asked")).to_contain_text(f"Question n{n}?")
+        expect(page.locator(".dp-who")).to_have_text(f"Ask {n}")
         page.locator(".dp-question input").fill("yes")
         page.keyboard.press("Enter")
         push(page, [event(len(rows) + 1 + n, K.INTERACTIVE_RESPONSE, f"n{n}", request_id=f"n{n}", answer="yes", source="user")])

@@ -217,7 +217,8 @@ export function createRunView(root, { head, host, outer }) {
     const last = (status) => s.order.findLast((id) => look(s, id, t) === status);
     const writing = s.order.filter((id) => s.nodes.get(id).status === "running" && s.nodes.get(id).text);
     if (writing.includes(selected)) return selected; // of several at work, the one that is read already
-    return last("failed") ?? last("waiting") ?? writing[0] ?? last("running") ?? last("retrying") ?? s.order.findLast((id) => s.nodes.get(id).text) ?? s.order.at(-1) ?? nodes.keys().next().value ?? null;
+    const asks = [...s.questions.values()].find((q) => s.nodes.has(q.node_id))?.node_id; // whose question stands first
+    return last("failed") ?? asks ?? last("waiting") ?? writing[0] ?? last("running") ?? last("retrying") ?? s.order.findLast((id) => s.nodes.get(id).text) ?? s.order.at(-1) ?? nodes.keys().next().value ?? null;
   }
 
   function draw() {
