@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except typer.TyperException as error:
-        message = error.format_message()
-        say(f"error: {message}", f"hint: {advice(message) or 'dipeo-nb --help, or dipeo-nb COMMAND --help'}")
+        if message := error.format_message():  # there is none when the help of a group was shown for want of a command
+            say(f"error: {message}", f"hint: {advice(message) or 'dipeo-nb --help, or dipeo-nb COMMAND --help'}")
         return ExitCode.MISTAKE
     except DipeoError as error:
         if isinstance(error, SettingNotApprovedError) and _approved(error):

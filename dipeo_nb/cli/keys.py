@@ -33,7 +33,7 @@ else:  # for `keys test` only
     llm_service = lazy.module("dipeo_nb.llm.service")
 
 app: typer.Typer = typer.Typer()
-keys: typer.Typer = typer.Typer(help=COMMANDS["keys"].help, no_args_is_help=True)
+keys: typer.Typer = typer.Typer(help=COMMANDS["keys"].help, no_args_is_help=False)
 app.add_typer(keys, name="keys")
 
 
@@ -43,6 +43,11 @@ KeyName = Annotated[
         metavar="NAME", autocompletion=completion.services, help="A service (openai, github …) or the id of a key (APIKEY_…)."
     ),
 ]
+
+
+@keys.callback(invoke_without_command=True)
+def _keys(context: typer.Context, as_json: AsJson = False) -> int | None:
+    return keys_list(as_json) if context.invoked_subcommand is None else None
 
 
 @keys.command("list")

@@ -384,6 +384,15 @@ def test_schema_is_a_schema_that_takes_the_demo(call: Call) -> None:
     jsonschema.validate(yaml.safe_load((DEMOS / "debate.light.yaml").read_text()), printed)
 
 
+def test_a_group_alone_lists_or_shows_its_help(call: Call) -> None:
+    assert call("keys").out == call("keys", "list").out
+    assert call("keys", "--json").json == call("keys", "list", "--json").json
+    shown = call("codegen")
+    assert shown.code == 2
+    assert "parse" in shown.out
+    assert shown.err == ""
+
+
 def test_models_are_listed(call: Call) -> None:
     """The default embedded model is in the list."""
     names = [m["name"] for m in call("models", "list", "--json").json["models"]]
