@@ -184,7 +184,7 @@ def test_keys_of_a_view_stay_in_it(desk: Desk, page: Page):
     view = live_view(notebook)
     tab = view.get_by_role("tab", name="Prompt")
     tab.click()
-    for key in ("x", "d", "d"):  # cuts and deletes the cell when it reaches Lab
+    for key in ("c", "d", "d"):  # copies and deletes the cell when it reaches Lab
         page.keyboard.press(key)
     expect(view).to_be_visible()
     page.evaluate("() => { window.before = document.activeElement; }")

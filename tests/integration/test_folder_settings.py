@@ -59,6 +59,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "max_iterations": ("7", "8"),
     "state_store_path": ("postgresql://evil.example/x", "../evil.db"),
     "state_store_sync": ("full", "full"),
+    "streamed_text": ("condensed", "condensed"),
     "blob_store": ("s3://evil/x", "~/evil"),
     "conversation_store": ("redis://evil.example/0", "/tmp/evil.db"),
     "cache_dir": ("/tmp/evil", "evil"),
