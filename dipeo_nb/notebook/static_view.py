@@ -365,7 +365,7 @@ def _row(label: str, node: NodeState, texts: int) -> tuple[Any, ...]:
 def _td(value: Any, attributes: str) -> str:
     if isinstance(value, Html):
         # The column has what room there is; what cannot be broken scrolls in it.
-        inside = f'<div style="overflow-x:auto;overflow-wrap:anywhere">{value}</div>'
+        inside = f'<section style="overflow-x:auto;overflow-wrap:anywhere">{value}</section>'
         return f'<td dir="auto" style="padding:4px 8px;text-align:left;width:100%;max-width:0">{inside}</td>'
     cell = _cell(value)
     breaks = ";overflow-wrap:anywhere" if _LONG_WORD.search(re.sub(r"<[^<>]*+>", " ", cell)) else ""

@@ -17,7 +17,7 @@ from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.markdown_html import markdown_html
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.notebook.timeline import timeline, timeline_svg
-from dipeo_nb.testing import scripted
+from dipeo_nb.testing import SlowClient, scripted
 
 KEPT = {"section", "p", "strong", "img", "h4", "h5", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "small", "em",
         "br", "pre", "ul", "ol", "li", "code", "a", "hr", "blockquote", "s", "span"}  # fmt: skip
@@ -104,9 +104,10 @@ def test_outputs_have_their_markdown_and_their_line_breaks(tmp_path: Path) -> No
         assert re.search(r"<pre [^>]*><code>\{&#10;  &quot;deep&quot;: \{&#10;    &quot;er&quot;", outputs)
 
 
-def test_events_are_a_table_in_which_a_text_is_one_row(session: Session) -> None:
-    run = session.start(fan(1, "one two three four"), view=False)
-    run.result()
+def test_events_are_a_table_in_which_a_text_is_one_row(tmp_path: Path) -> None:
+    with Session(tmp_path, llm=SlowClient("one two three four", delay=0.1)) as session:  # longer than until the next commit
+        run = session.start(fan(1, "Count."), view=False)
+        run.result()
     pieces = [e for e in run.events if e.payload.get("is_partial")]
     assert len(pieces) > 3
     rows = run.events._repr_html_().split("<tr>")[2:]
