@@ -1,4 +1,4 @@
-"""The view of a run in a page of its own: live, scrubbed, asked, stopped, by keyboard, with hostile texts."""
+"""The view of a run in a page of its own: live, scrubbed, asked, stopped, with hostile texts."""
 
 from __future__ import annotations
 
@@ -319,42 +319,6 @@ def test_markdown(page: Page) -> None:
         "**_~~`[",
     ):
         page.evaluate("(text) => made(text)", hostile * 20_000)  # in time that grows with its length, or this would never end
-
-
-def test_all_of_it_by_keyboard(page: Page) -> None:
-    """Playing, stepping, choosing a node, its tabs and runs, comparing, the log and the sheet; keys stay within the view."""
-    events = golden("debate.light.yaml")
-    show(page, of_start(events, live=False), events)
-    page.evaluate("document.addEventListener('keydown', (e) => { window.leaked = (window.leaked ?? '') + e.key; })")
-    page.locator("[data-node='node_0']").focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("Enter")
-    expect(page.locator(".dp-node[data-selected]")).to_have_count(1)
-    expect(page.locator(".dp-follow")).to_be_visible()
-    page.keyboard.press("p")
-    expect(page.get_by_role("tab", selected=True)).to_contain_text("Prompt")
-    page.keyboard.press("[")
-    page.keyboard.press("]")
-    page.keyboard.press("d")
-    page.keyboard.press("Escape")
-    expect(page.locator(".dp-follow")).to_be_hidden()
-    page.keyboard.press("j")
-    expect(page.locator(".dp-seq")).to_have_text(f"event {len(events) - 1} of {len(events)}")
-    page.keyboard.press("3")
-    page.keyboard.press("Home")
-    expect(page.locator(".dp-where")).to_contain_text("0.0 /")
-    page.keyboard.press("k")
-    expect(page.locator(".dp-live[data-on]")).to_have_count(1)  # played to the end at a hundred times the speed
-    page.keyboard.press("/")
-    page.keyboard.type("debate")
-    expect(page.locator(".dp-filters [role=status]")).to_contain_text("event")
-    page.keyboard.press("Tab")
-    page.locator(".dp-body").focus()
-    page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
-    assert page.evaluate("window.leaked ?? ''").replace("Tab", "") == ""
 
 
 def test_the_cursor_is_dragged_and_the_drawing_moved(page: Page) -> None:

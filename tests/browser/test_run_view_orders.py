@@ -1,4 +1,4 @@
-"""What a run's view orders, in a page of its own: by keyboard alone, with nothing that axe-core finds wrong, in both themes."""
+"""What a run's view orders, in a page of its own, with nothing that axe-core finds wrong, in both themes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,10 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
 from playwright.sync_api import Page, expect
 
-from dipeo_nb.execution.run_comparison import comparison
-from dipeo_nb.execution.run_state import RunState
 from tests.support.axe import violations
-from tests.support.run_view import golden, of_start, show
+from tests.support.run_view import REFUSED, golden, of_start, replies, show
 
 pytestmark = pytest.mark.browser
-REFUSED = {
-    "error": "It runs code that you have not approved.",
-    "listing": ["Runs Python in 'Mark'", "Reads data/*.csv"],
-    "pin": "abc-123",
-}
-
-
-def replies() -> dict[str, Any]:
-    """What a kernel would answer, of a real run and a made-up history."""
-    before = golden("debate.light.yaml")
-    said = [
-        event._replace(payload={**event.payload, "output": "Something else entirely."}) if event.type == "node_completed" and event.seq > 30 else event
-        for event in before
-    ]  # fmt: skip
-    row = {"run_id": "exec_77777777", "short_id": "77777777", "diagram": "Debate", "status": "completed", "duration_s": 3.2, "cost_usd": 0.012, "model": "gpt-5", "inputs": "topic=tabs", "note": ""}  # fmt: skip
-    return {
-        "inputs": {
-            "model": None,
-            "inputs": [
-                {"name": "topic", "value": "tabs or spaces", "default": None, "kind": "text"},
-                {"name": "rounds", "value": 3, "default": 3, "kind": "number"},
-                {"name": "loud", "value": False, "default": False, "kind": "boolean"},
-                {"name": "style", "value": {"tone": "dry"}, "default": None, "kind": "json"},
-            ],
-        },
-        "runs": {"runs": [row, {**row, "run_id": "exec_8", "short_id": "8", "status": "failed", "note": "Too long from here on, and it repeats itself again and again."}]},
-        "compare": comparison(RunState.fold(before), RunState.fold(said)),
-        "copy": {"text": '"""As run exec_1 did."""\n\nimport dipeo_nb as dp\n\nprint("hello")\n'},
-    }  # fmt: skip
 
 
 @pytest.fixture
@@ -81,80 +50,6 @@ def test_axe_finds_nothing_wrong_and_nothing_is_cut_off(page: Page, open_run: An
         page.screenshot(path=shots / f"orders-{state}-{width}-{theme}.png")
         assert violations(page, "main") == [], state
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), state
-
-
-def test_every_order_with_the_keyboard_alone(page: Page, open_run: Any) -> None:
-    """Each is given, and what it needs is filled in, without a pointer; keys in a sheet do nothing behind it."""
-    open_run()
-    page.keyboard.press("f")
-    page.keyboard.press("Control+a")
-    page.keyboard.type("Praise it.")
-    page.keyboard.press("Control+Enter")
-    page.locator(".dp-body").focus()
-    page.keyboard.press("x")
-    page.keyboard.press("y")
-    sheet = page.get_by_role("dialog")
-    expect(sheet).to_contain_text("import dipeo_nb")
-    page.keyboard.press("j")
-    page.keyboard.press("Escape")
-    expect(sheet).to_have_count(0)
-    expect(page.locator(".dp-live")).to_have_attribute("aria-pressed", "true")  # the j did not move the cursor
-    page.keyboard.press("n")
-    page.keyboard.type("See here.")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    expect(sheet).to_have_count(0)
-    page.keyboard.press("r")
-    expect(sheet.get_by_label("topic")).to_be_focused()
-    page.keyboard.press("Control+a")
-    page.keyboard.type("coffee")
-    for _ in range(2):
-        page.keyboard.press("Tab")
-    page.keyboard.press("Space")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Control+a")
-    page.keyboard.type('{"tone": ')
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    expect(sheet.get_by_role("alert")).to_have_text("style is not valid JSON.")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.type('"wet"}')
-    page.keyboard.press("Tab")
-    page.keyboard.type("gpt-5")
-    page.keyboard.press("Enter")
-    expect(sheet).to_have_count(0)
-    page.keyboard.press("v")
-    expect(sheet.get_by_role("button").first).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator(".dp-comparison").get_by_role("heading", level=2)).to_be_focused()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Back to the run")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator(".dp-comparison")).to_have_count(0)
-    expect(page.locator(".dp-body")).to_be_focused()  # where `v` was pressed
-    page.locator(".dp-bar summary").focus()
-    page.keyboard.press("Enter")
-    for _ in range(5):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    expect(sheet).to_contain_text("import dipeo_nb")
-    page.keyboard.press("Escape")
-    node = {"node": "node_1", "of": 2}
-    assert page.evaluate("sent") == [
-        {"what": "fork", **node, "prompt": "Praise it."},
-        {"what": "alone", **node},
-        {"what": "copy", "as": "python", **node},
-        page.evaluate("sent[3]"),
-        {"what": "inputs"},
-        {"what": "again", "inputs": {"topic": "coffee", "loud": True, "style": {"tone": "wet"}}, "model": "gpt-5"},
-        {"what": "runs"},
-        {"what": "compare", "run": "exec_77777777"},
-        {"what": "copy", "as": "test"},
-    ]
-    assert page.evaluate("sent[3]")["text"] == "See here."
 
 
 def test_what_is_refused_is_shown_and_can_be_allowed(page: Page, open_run: Any) -> None:

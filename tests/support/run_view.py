@@ -8,6 +8,7 @@ from typing import Any
 
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_file, run_page
+from dipeo_nb.execution.run_comparison import comparison
 from dipeo_nb.execution.run_state import RunState
 from tests.support.golden_logs import logs
 
@@ -15,6 +16,12 @@ CAN = ("stop", "answer", "note", "fork", "alone", "again", "copy", "compare", "b
 SIZES = """() => [...document.querySelectorAll('.dp-drawing text')].filter((t) => t.textContent && getComputedStyle(t).display !== 'none'
   && !t.closest('.dp-runs')).map((t) => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"""
 """The sizes in which the texts of a drawing are shown."""
+REFUSED = {
+    "error": "It runs code that you have not approved.",
+    "listing": ["Runs Python in 'Mark'", "Reads data/*.csv"],
+    "pin": "abc-123",
+}
+"""What an order is answered that needs a yes first."""
 
 _SHOWN = "(seq) => Number(document.querySelector('.dp-log > summary > .dp-count').textContent.replaceAll(',', '')) >= seq"
 
@@ -73,6 +80,30 @@ def push(page: Any, events: Sequence[Event], *, now: float | None = None) -> Non
     )
     if events:
         page.wait_for_function(_SHOWN, arg=events[-1].seq)
+
+
+def replies() -> dict[str, Any]:
+    """What a kernel would answer, of a real run and a made-up history."""
+    before = golden("debate.light.yaml")
+    said = [
+        event._replace(payload={**event.payload, "output": "Something else entirely."}) if event.type == "node_completed" and event.seq > 30 else event
+        for event in before
+    ]  # fmt: skip
+    row = {"run_id": "exec_77777777", "short_id": "77777777", "diagram": "Debate", "status": "completed", "duration_s": 3.2, "cost_usd": 0.012, "model": "gpt-5", "inputs": "topic=tabs", "note": ""}  # fmt: skip
+    return {
+        "inputs": {
+            "model": None,
+            "inputs": [
+                {"name": "topic", "value": "tabs or spaces", "default": None, "kind": "text"},
+                {"name": "rounds", "value": 3, "default": 3, "kind": "number"},
+                {"name": "loud", "value": False, "default": False, "kind": "boolean"},
+                {"name": "style", "value": {"tone": "dry"}, "default": None, "kind": "json"},
+            ],
+        },
+        "runs": {"runs": [row, {**row, "run_id": "exec_8", "short_id": "8", "status": "failed", "note": "Too long from here on, and it repeats itself again and again."}]},
+        "compare": comparison(RunState.fold(before), RunState.fold(said)),
+        "copy": {"text": '"""As run exec_1 did."""\n\nimport dipeo_nb as dp\n\nprint("hello")\n'},
+    }  # fmt: skip
 
 
 def statuses(page: Any) -> dict[str, str]:

@@ -27,6 +27,13 @@ export function createComparison(root, { facts, theme, close, back: words = tr("
     h("dl", { class: "dp-versus" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, tr(name)), h("dd", { class: "dp-num" }, value)))),
     h("div", { class: "dp-main" }, h("div", { class: "dp-drawing-pane" }, stage), h("div", { class: "dp-panel", role: "group", "aria-label": tr("compare.node") }, h("div", { class: "dp-panel-head" }, title, about), body)), list);
 
+  el.addEventListener("keydown", (e) => {
+    if (e.ctrlKey || e.metaKey || e.altKey || e.key === "Tab") return;
+    e.stopPropagation(); // the notebook's own single keys must not see what is typed here
+    if (e.key !== "Escape") return;
+    e.preventDefault();
+    close();
+  });
   const svg = parsedDrawing(facts.svg);
   if (svg) {
     svg.setAttribute("role", "img"); // its nodes are chosen in the list, which says the same in words

@@ -12,6 +12,7 @@ const READABLE = 9.5 / 13; // labels are 13 px: they do not get smaller than 9.5
 const MOST = 1.1, OVERVIEW = 0.6, MAP_NODES = 40, MAP_WIDTH = 132, MAP_HEIGHT = 110;
 const LEAST = 0.22; // of a large diagram, nodes are never smaller than that unless someone wants all of it
 const TEXT_X = 36; // where the texts of a node begin
+const STEP = 60; // pixels by which a key moves the drawing
 const FRESH_S = 1.5; // what has just been done is seen as such
 const FIT = "M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8";
 
@@ -107,13 +108,20 @@ export function drawing(view) {
     place();
     if (!whole) follow(followed);
   }
+  function move(dx, dy) {
+    if (!svg) return;
+    auto = false;
+    box = { ...box, x: box.x + (dx * STEP) / box.k, y: box.y + (dy * STEP) / box.k };
+    place();
+    paintMap();
+  }
   /** Keeps a node in sight as long as nobody has moved the drawing. */
   function follow(id, always = false) {
     const n = nodes.get(id), p = pane();
     if (!n || !(auto || always)) return;
     const w = p.w / box.k, tall = p.h / box.k;
-    if (w < natural.w) box.x = between(natural.x, between(n.x + n.w + 28 - w, box.x, n.x - 28), natural.x + natural.w - w);
-    if (tall < natural.h) box.y = between(natural.y, between(n.y + n.h + 20 - tall, box.y, n.y - 20), natural.y + natural.h - tall);
+    box.x = w < natural.w ? between(natural.x, between(n.x + n.w + 28 - w, box.x, n.x - 28), natural.x + natural.w - w) : between(natural.x + natural.w - w, box.x, natural.x);
+    box.y = tall < natural.h ? between(natural.y, between(n.y + n.h + 20 - tall, box.y, n.y - 20), natural.y + natural.h - tall) : between(natural.y + natural.h - tall, box.y, natural.y);
     place();
   }
 
@@ -132,17 +140,22 @@ export function drawing(view) {
   el.addEventListener("keydown", (e) => {
     const g = e.target.closest?.("[data-node]"), id = g && view.idOf(g.dataset.node), step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[e.key];
     if (e.ctrlKey || e.metaKey || e.altKey) return;
-    if (g && step) {
+    if (step && e.shiftKey) move(...step);
+    else if (g && step) {
       const to = toward(id, ...step);
-      if (to !== null) { rove(to); nodes.get(to).g.focus({ preventScroll: true }); follow(to, true); }
+      if (to !== null) { rove(to); nodes.get(to).g.focus({ preventScroll: true }); }
     } else if (g && (e.key === "Enter" || e.key === " ")) view.select(id, { open: e.key === "Enter" });
-    else if (e.key === "+" || e.key === "=") zoom(1.25);
-    else if (e.key === "-") zoom(1 / 1.25);
+    else if (e.key === "+" || e.key === "=" || e.key === "-") {
+      zoom(e.key === "-" ? 1 / 1.25 : 1.25);
+      if (g) follow(id, true);
+    }
     else if (e.key === "0") fit(true);
     else return;
     e.preventDefault();
     e.stopPropagation();
   });
+  // Who comes to a node by key sees it, wherever the drawing had been moved to; under a pointer it stays.
+  stage.addEventListener("focusin", (e) => { const g = e.target.closest("[data-node]"); if (g?.matches(":focus-visible")) follow(view.idOf(g.dataset.node), true); });
   stage.addEventListener("dblclick", (e) => { const g = e.target.closest("[data-node]"); if (g) view.select(view.idOf(g.dataset.node), { open: true }); });
   stage.addEventListener("pointerdown", (e) => {
     if (e.button !== 0 || !svg) return;
@@ -241,7 +254,7 @@ export function drawing(view) {
     if (followed !== selected) { followed = selected; if (!el.contains(document.activeElement)) rove(selected); if (svg) follow(selected); }
     paintMap();
   }
-  return { el, update, fit, focus: () => nodes.get(followed)?.g.focus({ preventScroll: true }), dispose: () => resized.disconnect() };
+  return { el, update, fit, focus() { nodes.get(followed)?.g.focus({ preventScroll: true }); follow(followed, true); }, dispose: () => resized.disconnect() };
 }
 
 /** The one line of a node: what it has taken so far, or how far it is. */

@@ -2,7 +2,7 @@
 import { tr } from "./strings.js";
 import { h } from "./words.js";
 
-const SHEET = [["k, Space", "play"], ["j  ;", "step"], ["Home, l", "ends"], ["1  2  3", "speed"], ["← ↑ → ↓", "move"], ["Enter", "choose"], ["Esc", "release"], ["[  ]", "turns"], ["d", "before"], ["a p m i c o", "tabs"], ["+  −  0", "zoom"], ["g", "drawing"], ["t", "timeline"], ["e  /", "log"], ["q", "question"], ["f  x  y", "doing"], ["n", "note"], ["r", "again"], ["v", "compare"], ["?", "sheet"]];
+const SHEET = [["k, Space", "play"], ["j  ;", "step"], ["Home, l", "ends"], ["1  2  3", "speed"], ["← ↑ → ↓", "move"], ["Enter", "choose"], ["Esc", "release"], ["[  ]", "turns"], ["d", "before"], ["a p m i c o", "tabs"], ["+  −  0", "zoom"], ["Shift+←↑→↓", "pan"], ["g", "drawing"], ["t", "timeline"], ["e  /", "log"], ["q", "question"], ["f  x  y", "doing"], ["n", "note"], ["r", "again"], ["v", "compare"], ["?", "sheet"]];
 
 /** @param {Object} view @param {Object<string, any>} parts */
 export function keys(view, parts) {

@@ -81,6 +81,15 @@ export function eventLog(view) {
   for (const filter of [kind, node, find]) filter.addEventListener("input", () => view.draw());
   details.addEventListener("toggle", () => view.draw());
   list.addEventListener("scroll", () => paint(true));
+  list.addEventListener("keydown", (e) => {
+    const within = e.target !== list, page = Math.max(1, Math.floor(list.clientHeight / ROW) - 1), top = Math.ceil(list.scrollTop / ROW), side = { ArrowLeft: "dp-jump", ArrowRight: "dp-what" }[e.key];
+    const at = within ? shown.findIndex((one) => String(one.seq) === e.target.dataset.seq) : -1;
+    const to = { ArrowDown: within ? at + 1 : top, ArrowUp: within ? at - 1 : top, PageDown: within ? at + page : top + page, PageUp: within ? at - page : top, Home: 0, End: shown.length - 1 }[e.key] ?? (within && side ? at : undefined);
+    if (to === undefined || !shown.length || e.ctrlKey || e.metaKey || e.altKey) return;
+    goTo(Math.min(Math.max(0, to), shown.length - 1), side ?? (within ? e.target.classList[0] : "dp-what"));
+    e.preventDefault();
+    e.stopPropagation();
+  });
   let current = null;
 
   function update(frame) {
@@ -108,6 +117,14 @@ export function eventLog(view) {
 
   const has = (log, one, wanted, label) => (one.piece ? Lines.text(log, one) : `${Lines.words(log, one, label)} ${JSON.stringify(log.rows[one.at][4])}`).toLowerCase().includes(wanted);
 
+  /** Brings a row into sight, and the focus to one of its buttons: one stop of Tab leads to all of them. */
+  function goTo(index, button) {
+    if (index * ROW < list.scrollTop) list.scrollTop = index * ROW;
+    else if ((index + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (index + 1) * ROW - list.clientHeight;
+    paint(true);
+    space.querySelector(`.${button}[data-seq="${shown[index].seq}"]`)?.focus({ preventScroll: true });
+  }
+
   /** Only the rows in sight are there. */
   function paint(scrolled) {
     if (!current || !details.open) return;
@@ -124,15 +141,15 @@ export function eventLog(view) {
     space.style.height = `${shown.length * ROW}px`;
     const focused = list.contains(document.activeElement) ? `${document.activeElement.getAttribute("data-seq")} ${document.activeElement.className}` : null;
     space.replaceChildren(...shown.slice(first, past).map((one, i) => h("div", { class: "dp-event", style: `top:${(first + i) * ROW}px`, "data-type": one.type, "data-now": first + i === now, "data-later": first + i > now },
-      h("button", { type: "button", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": tr("log.go", { seq: one.to }), onclick: () => view.seek(one.to) }, String(one.to)),
-      h("button", { type: "button", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, STRINGS[`event.${one.type}`] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
-    if (focused) [...space.querySelectorAll("button")].find((b) => `${b.getAttribute("data-seq")} ${b.className}` === focused)?.focus({ preventScroll: true });
+      h("button", { type: "button", tabindex: "-1", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": tr("log.go", { seq: one.to }), onclick: () => view.seek(one.to) }, String(one.to)),
+      h("button", { type: "button", tabindex: "-1", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, STRINGS[`event.${one.type}`] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
+    if (focused) ([...space.querySelectorAll("button")].find((b) => `${b.getAttribute("data-seq")} ${b.className}` === focused) ?? list).focus({ preventScroll: true });
   }
 
   function open(one) {
     opened = opened === one ? null : one;
     payload.hidden = opened === null;
-    if (opened) payload.replaceChildren(h("pre", { class: "dp-out", tabindex: "0" }, one.piece ? Lines.text(current.log, one) : JSON.stringify(current.log.rows[one.at][4], null, 2)));
+    if (opened) payload.replaceChildren(h("pre", { class: "dp-out", tabindex: "0", role: "group", "aria-label": tr("log.payload") }, one.piece ? Lines.text(current.log, one) : JSON.stringify(current.log.rows[one.at][4], null, 2)));
     paint(true);
   }
 
@@ -146,7 +163,10 @@ export function eventLog(view) {
     while (spoken.childElementCount > SAID_KEPT) spoken.firstChild.remove();
   }
 
-  function toggle(open_ = !details.open) { details.open = open_; }
+  function toggle(open_ = !details.open) {
+    if (!open_ && details.contains(document.activeElement)) details.firstChild.focus();
+    details.open = open_;
+  }
   return {
     el: h("div", {}, details, spoken), update, toggle,
     find() { toggle(true); find.focus(); },

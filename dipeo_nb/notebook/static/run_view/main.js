@@ -103,17 +103,18 @@ export function createRunView(root, { head, host, outer }) {
       cancelAnimationFrame(frame);
       draw(); // at once: what is typed next is for the field
     },
-    async open(id) {
+    async open(id, by = 0) {
       const child = await view.tried(() => view.ask("child", { run: id }));
       if (!child || !el.isConnected) return;
       const newest = log.stateAt(log.count), [node, { children: items }] = [...newest.nodes].find(([, n]) => n.children.some((c) => c.run_id === id)) ?? [selected, { children: [] }];
-      const index = items.findIndex((c) => c.run_id === id), go = (by) => view.open(items[(index + by + items.length) % items.length].run_id);
-      const close = () => { closeInner(); parts.drawing.focus(); };
+      const index = items.findIndex((c) => c.run_id === id), go = (step) => view.open(items[(index + step + items.length) % items.length].run_id, step);
+      const close = () => { closeInner(); parts.drawing.focus(); }, held = root.contains(document.activeElement);
       inner?.dispose();
       el.hidden = true;
       inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? tr("of", { done: index + 1, total: items.length }) : "", go, close } });
       inner.push(child.events);
       inner.ended();
+      if (held) inner.focus(by);
     },
 
     // Where the cursor stands.
@@ -237,7 +238,9 @@ export function createRunView(root, { head, host, outer }) {
     if (!chosen) selected = pick(s, t);
     if (newest.status !== "running") stopping = false;
     const shown = { s, newest, t, end, log, position: cursor ? cursor.position : log.count, past: cursor !== null, live, gone, stopping, playing, rate, selected, chosen, turn: turnIndex(s.nodes.get(selected)?.turns ?? []) };
+    const held = el.contains(document.activeElement);
     for (const part of Object.values(parts)) part.update(shown);
+    if (held) hold(document.activeElement);
     mark(el, "data-status", s.status);
     mark(el, "data-past", cursor !== null);
     mark(el, "data-gone", gone && newest.status === "running");
@@ -246,6 +249,11 @@ export function createRunView(root, { head, host, outer }) {
     cost = drawnAt - began;
     if (playing) timer = setTimeout(schedule, cost);
     else if (going()) timer = setTimeout(schedule, pause(streams ? NEWS_MS : TICK_MS));
+  }
+  /** What had the focus may have been taken away, switched off or hidden: it then goes to a button beside it, else to the panel. */
+  function hold(focused) {
+    if (!el.contains(focused)) view.focus();
+    else if (focused.disabled || focused.closest("[hidden]")) (focused.parentElement.querySelector(":scope > button:not(:disabled, [hidden])") ?? view).focus();
   }
   const pause = (least) => Math.max(seen ? least : UNSEEN_MS, cost * REST);
   function schedule() { frame ||= requestAnimationFrame(draw); }
@@ -280,7 +288,7 @@ export function createRunView(root, { head, host, outer }) {
       schedule();
     },
     seek: (seq) => view.seek(seq),
-    focus: () => view.focus(),
+    focus: (by = 0) => (by ? crumb.querySelectorAll(".dp-tool")[by < 0 ? 0 : 1] : view).focus(),
     dispose() {
       inner?.dispose();
       cancelAnimationFrame(frame);

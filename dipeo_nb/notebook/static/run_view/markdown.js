@@ -136,7 +136,7 @@ function blocks(lines) {
 
 /** @param {{kind: string, lines: string[], more?: any, goes?: boolean}} block @param {number} depth */
 function element({ kind, lines, more, goes }, depth) {
-  if (kind === "code") return h("pre", { tabindex: "0", "data-lang": more || null }, h("code", {}, lines.join("\n")));
+  if (kind === "code") return h("pre", { tabindex: "0", role: "group", "aria-label": tr("markdown.code"), "data-lang": more || null }, h("code", {}, lines.join("\n")));
   if (kind === "heading") {
     const [, marks, said] = HEADING.exec(lines[0]);
     return h("p", { class: "dp-h", role: "heading", "aria-level": String(Math.min(6, marks.length + 3)), dir: "auto", "data-level": marks.length }, inline(said.trimEnd().replace(/ #{1,6}$/, "")));

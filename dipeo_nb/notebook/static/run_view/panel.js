@@ -27,16 +27,17 @@ export function panel(view) {
   list.addEventListener("keydown", (e) => {
     const all = [...list.children], i = all.indexOf(document.activeElement), to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: all.length - 1 }[e.key];
     if (to === undefined || i < 0) return;
-    all.at(to % all.length).click();
+    const next = all.at(to % all.length);
+    next.focus();
+    next.click();
     e.preventDefault();
     e.stopPropagation();
   });
 
   function show(name) {
     tab = name;
-    const had = list.contains(document.activeElement);
+    if (list.contains(document.activeElement)) list.querySelector(`#${CSS.escape(`${ids}-${name}`)}`)?.focus();
     view.draw();
-    if (had) list.querySelector('[aria-selected="true"]')?.focus();
   }
   function toggle() { compare = !compare; if (tab !== "answer" && tab !== "output") tab = "answer"; view.draw(); }
 

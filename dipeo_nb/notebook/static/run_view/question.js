@@ -5,7 +5,7 @@ import { tr } from "./strings.js";
 import { h, mark, put, textOf } from "./words.js";
 
 export function question(view) {
-  const who = h("b", {}), which = h("span", { class: "dp-dim" }), asked = new Markdown(), tool = h("pre", { class: "dp-out", hidden: true, tabindex: "0" });
+  const who = h("b", {}), which = h("span", { class: "dp-dim" }), asked = new Markdown(), tool = h("pre", { class: "dp-out", hidden: true, tabindex: "0", role: "group", "aria-label": tr("question.arguments") });
   const actions = h("div", { class: "dp-actions" }), left = h("span", { class: "dp-left dp-num" }), until = h("i", { class: "dp-until" });
   const next = h("button", { type: "button", class: "dp-tool", "aria-label": tr("question.next"), title: tr("question.next"), onclick: () => { turn++; view.draw(); } }, "▸");
   const el = h("form", { class: "dp-question", "aria-label": tr("question.form"), hidden: true, onsubmit: (e) => e.preventDefault() }, hand(), h("div", { class: "dp-q-main" }, h("div", { class: "dp-q-head" }, who, h("span", {}, tr("question.asks")), which, next), h("div", { class: "dp-asked", tabindex: "0", role: "group", "aria-label": tr("question.label") }, asked.el), tool), h("div", { class: "dp-q-side" }, actions, left), until);
@@ -42,7 +42,7 @@ export function question(view) {
 
   function controls(id, q) {
     mark(actions, "data-several", null);
-    const initial = textOf(q.default), again = () => controls(id, q);
+    const initial = textOf(q.default), again = () => { controls(id, q); focus(); };
     if (q.kind === "choice") {
       if (q.choices.length <= 5) actions.replaceChildren(...q.choices.map((c, i) => button(c, () => answer(id, c), q.default != null ? c === q.default : i === 0)));
       else {
@@ -77,5 +77,6 @@ export function question(view) {
     put(left, rest === null || !open ? "" : tr(q.default != null ? "question.left.default" : "question.left.fails", { time: rest > 90 ? `${Math.ceil(rest / 60)} min` : `${Math.ceil(rest)} s` }));
     until.style.width = rest === null ? "0" : `${(rest / q.timeout) * 100}%`;
   }
-  return { el, spoken, update, focus: () => actions.querySelector("input, textarea, select, button")?.focus() };
+  function focus() { actions.querySelector("input, textarea, select, button")?.focus(); }
+  return { el, spoken, update, focus };
 }

@@ -7,12 +7,13 @@ export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const field = h("textarea", { class: "dp-sr", readonly: true, "aria-hidden": "true" });
+    const held = document.activeElement, field = h("textarea", { class: "dp-sr", readonly: true, "aria-hidden": "true" });
     field.value = text;
     (document.querySelector("dialog[open]") ?? document.body).append(field); // beside an open sheet nothing can be selected
     field.select();
     document.execCommand("copy");
     field.remove();
+    held?.focus({ preventScroll: true });
   }
 }
 
@@ -105,7 +106,7 @@ export function othersSheet(view) {
 
 /** A text of Python. */
 export function textSheet(view) {
-  const text = h("pre", { class: "dp-out", tabindex: "0", "aria-label": tr("text.label") }), copy = h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => { copyText(text.textContent); put(said, tr("said.copied")); } }, tr("text.copy"));
+  const text = h("pre", { class: "dp-out", tabindex: "0", role: "group", "aria-label": tr("text.label") }), copy = h("button", { type: "button", class: "dp-btn dp-primary", onclick: () => { copyText(text.textContent); put(said, tr("said.copied")); } }, tr("text.copy"));
   const { el, close } = sheet(view, "text", tr("text.title"), text), said = h("span", { class: "dp-dim", role: "status" });
   el.append(h("p", { class: "dp-acts" }, copy, close, said));
   return {

@@ -14,7 +14,7 @@ const note = (...text) => h("p", { class: "dp-note" }, text);
 const chip = (text, role) => h("span", { class: "dp-chip", "data-role": role }, text);
 const row = (name, ...value) => h("div", { class: "dp-row" }, h("dt", {}, name), h("dd", { dir: "auto" }, value));
 const facts = (...rows) => h("dl", { class: "dp-facts" }, rows.filter(Boolean));
-const verbatim = (text, title) => h("pre", { class: "dp-out", tabindex: "0", "data-title": title }, text);
+const verbatim = (text, title = tr("value.verbatim")) => h("pre", { class: "dp-out", tabindex: "0", role: "group", "aria-label": title }, text);
 
 /** A message: who, what is known of it, what it says. */
 const message = (role, about, content, more = {}) => h("div", { class: "dp-msg", ...more }, h("div", { class: "dp-msg-head" }, chip(tr(`role.${role}`), role), about), content);
@@ -68,7 +68,7 @@ export class Printed {
   #text = new Growing(verbatim(""));
 
   show(text, title) {
-    mark(this.#text.el, "data-title", title);
+    mark(this.#text.el, "aria-label", title ?? tr("value.verbatim"));
     return this.#text.show(text).el;
   }
 }
