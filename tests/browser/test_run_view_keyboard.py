@@ -475,7 +475,21 @@ def _stopped(page: Page, keys: Keyboard, events: list[Event]) -> None:
     keys.press("ArrowDown")
     keys.press("Escape")
     heard = spoken.count()
-    push(page, events[12:20])
+    keys.press("c")
+    keys.to(" model|model ")
+    keys.press("Enter")
+    expect(page.locator(".dp-call[open]")).to_have_count(0)
+    told = page.locator(".dp-call .dp-end").inner_text()
+    expect(page.locator(".dp-call .dp-end")).not_to_have_text(
+        told
+    )  # it is made anew as time goes on: still folded, still in focus
+    expect(page.locator(".dp-call[open]")).to_have_count(0)
+    assert keys.look().role == "DisclosureTriangle"
+    keys.press("o")
+    keys.to("Sunny starts")
+    push(page, events[12:18])
+    assert "Sunny starts" in keys.look().name
+    push(page, events[18:20])
     expect(spoken).to_have_count(heard)  # neither ends nor beginnings
     keys.press("j")
     expect(page.locator(".dp-live")).to_have_attribute("aria-pressed", "false")

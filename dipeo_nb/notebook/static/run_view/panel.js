@@ -6,6 +6,8 @@ import { tr } from "./strings.js";
 import { Printed, TABS, tabsOf, Thought } from "./tabs.js";
 import { count, h, mark, money, put, seconds, tokens } from "./words.js";
 
+const REACHED = "button, summary, a[href], input, select, textarea, [tabindex]";
+
 export function panel(view) {
   const title = h("h3", { class: "dp-who", dir: "auto" }), about = h("span", { class: "dp-about" });
   const earlier = h("button", { type: "button", class: "dp-tool", "aria-label": tr("panel.earlier"), title: tr("panel.earlier"), onclick: () => view.turnBy(-1) }, "◂");
@@ -74,15 +76,17 @@ export function panel(view) {
     }
     list.hidden = foot.hidden = !at;
     const editing = at && now === "prompt" && view.editing === id;
-    const where = `${id} ${at?.seq} ${now} ${compare}`, key = editing ? `${where} edited` : `${where} ${s.status} ${status} ${at ? TABS[now].key(context) : ""}`;
+    const where = `${id} ${at?.seq} ${now} ${compare}${editing ? " edited" : ""}`, key = editing ? where : `${where} ${s.status} ${status} ${at ? TABS[now].key(context) : ""}`;
     if (shown !== key) {
       shown = key;
       const moved = wasAt !== where;
       wasAt = where;
       const made = at ? TABS[now].show(context) : [h("p", { class: "dp-none" }, s.seq === 0 ? tr("panel.nothing") : status === "queued" ? tr("panel.queued") : status === "skipped" ? tr("panel.skipped") : tr("panel.pending"))];
+      const kept = moved ? null : standing();
       replace(body, made.flat(Infinity).filter(Boolean));
+      kept?.();
       if (moved) [body.scrollTop, atEnd] = [0, true];
-      else follows = atEnd && status === "running" && at?.end === null;
+      else follows = atEnd && status === "running" && at?.end === null && !within(); // whose focus is on something in it stays there
     }
     if (at) figures(at, t, n);
   }
@@ -94,6 +98,18 @@ export function panel(view) {
     if (text.more && text.el.isConnected) { shown = ""; view.draw(); } // the rest of a long answer, in the next draw
   }
   body.addEventListener("scroll", () => { atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32; }, { passive: true });
+
+  const within = () => body.contains(document.activeElement) && document.activeElement !== body;
+
+  /** Where the reader is in what is about to be made anew: which folds are open, and what has the focus. Puts it back. */
+  function standing() {
+    const folds = [...body.querySelectorAll("details")].map((one) => one.open), focused = within() ? [...body.querySelectorAll(REACHED)].indexOf(document.activeElement) : -1;
+    return () => {
+      const now = [...body.querySelectorAll("details")];
+      if (now.length === folds.length) now.forEach((one, i) => { if (one.open !== folds[i]) one.open = folds[i]; });
+      if (focused >= 0 && !body.contains(document.activeElement)) body.querySelectorAll(REACHED)[focused]?.focus({ preventScroll: true });
+    };
+  }
 
   /** Puts elements in; those that are there already stay where they are, so that a selection and the focus stay. */
   function replace(box, wanted) {
