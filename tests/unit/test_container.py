@@ -435,6 +435,7 @@ DEFAULTS = {
     "put_answer",
     "beat",
     "compact",
+    "condense",
     "prepare",
     "scan",
     "attach_snapshot",
