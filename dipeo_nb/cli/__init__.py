@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except typer.TyperException as error:
-        if message := error.format_message():  # there is none when the help of a group was shown for want of a command
+        if message := error.format_message():  # none when a group showed its help, as no command was given
             say(f"error: {message}", f"hint: {advice(message) or 'dipeo-nb --help, or dipeo-nb COMMAND --help'}")
         return ExitCode.MISTAKE
     except DipeoError as error:
