@@ -202,6 +202,12 @@ class TextOutput(TypedDict):
     """In how many pieces the text came, when in more than one: about as many tokens of a model."""
 
 
+STREAMED = ("text", "reasoning", "stdout")
+"""Kinds of output that come in pieces of one text."""
+VARYING = frozenset({"text", "pieces", "restart"})
+"""Fields in which pieces of one text differ."""
+
+
 class ToolOutput(TypedDict):
     """A model calls a tool, or has its result."""
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.redaction import redactor
+from dipeo_nb.domain.payloads import STREAMED
 
-_KINDS = ("text", "reasoning", "stdout")
-"""Kinds of output that come in pieces of one text."""
 LONGEST = 16_384
 """Characters of an event, about: of a program that prints very much there are several."""
 
@@ -90,7 +89,7 @@ class StreamedTexts:
     def of(self, node_id: str, payload: Mapping[str, Any]) -> StreamedText | None:
         """The text that a piece of output belongs to; None: it is something else."""
         kind = payload.get("kind")
-        if kind not in _KINDS or not isinstance(payload.get("text"), str):
+        if kind not in STREAMED or not isinstance(payload.get("text"), str):
             return None
         name = kind, payload.get("run"), payload.get("call_id")
         texts = self._known.get(node_id)

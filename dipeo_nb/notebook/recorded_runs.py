@@ -112,8 +112,7 @@ class RecordedRuns(ABC):
                 opened[run_id] = run
             return run.html_inside()
 
-        if not kernel.unattended():
-            view.views()  # in the main thread; runs are opened in another one
+        view.views()  # in the main thread; runs are opened in another one
         return history_table.HistoryTable(
             query=lambda query: run_sync(rows(query)),
             html=html,

@@ -112,8 +112,7 @@ class RunDisplay:
             self._feed = self._new_feed(live=not self._finished())
             self._own.widget.shows = self._feed.id
             if self._feed.live:
-                self._following = submit(self._follow())
-                self._following.add_done_callback(_report)
+                self._begin()
             else:
                 submit(self._add())
         return self._own.widget
@@ -143,8 +142,13 @@ class RunDisplay:
                 submit(self._add())
             return None
         if self._following is None or self._following.done():
-            self._following = submit(self._follow())
-            self._following.add_done_callback(_report)
+            return self._begin()
+        return self._following
+
+    def _begin(self) -> concurrent.futures.Future[None]:
+        """Follow the run; done when every output shows its end."""
+        self._following = submit(self._follow())
+        self._following.add_done_callback(_report)
         return self._following
 
     def inside(self) -> str:
@@ -154,8 +158,7 @@ class RunDisplay:
             if self._feed is None:
                 self._feed = self._new_feed(live=not ended)
                 if not ended:
-                    self._following = submit(self._follow())
-                    self._following.add_done_callback(_report)
+                    self._begin()
             if ended:
                 submit(self._add())
         return self._face(self._state, png=False)["text/html"]
@@ -168,8 +171,7 @@ class RunDisplay:
         self._feed = self._new_feed(live=True)
         upper._below.append(self)
         await self._draw(self._state.snapshot(), final=False)
-        self._following = submit(self._follow())
-        self._following.add_done_callback(_report)
+        self._begin()
         return self._feed.id
 
     async def _in_table(self, table: run_table.RunTable) -> None:

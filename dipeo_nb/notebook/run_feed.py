@@ -11,6 +11,7 @@ from typing import Any
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.payloads import STREAMED, VARYING
 from dipeo_nb.errors import DipeoError, TrustError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
@@ -19,10 +20,6 @@ from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
 _RECENT = 50
 """Parts that are kept for pages that come later: the record is read up to those."""
-_PIECES = frozenset({"text", "reasoning", "stdout"})
-"""Kinds of output that come in pieces."""
-_VARYING = frozenset({"text", "pieces", "restart"})
-"""Fields in which pieces of one text differ."""
 _OUTPUT = EventType.NODE_OUTPUT
 
 
@@ -211,7 +208,7 @@ def joined(events: Iterable[Event]) -> Iterator[run_page.Row]:
             texts[pieces[-1].seq] = pieces
 
     for event in events:
-        if event.type is not _OUTPUT or event.payload.get("kind") not in _PIECES:
+        if event.type is not _OUTPUT or event.payload.get("kind") not in STREAMED:
             close(event.node_id)
             found.append(event)
             continue
@@ -235,8 +232,8 @@ def _continues(pieces: list[Event], event: Event) -> bool:
     return (
         event.occurred_at - pieces[0].occurred_at < TICK_S
         and "restart" not in new
-        and last.keys() - _VARYING == new.keys() - _VARYING
-        and all(name in _VARYING or value == last[name] for name, value in new.items())
+        and last.keys() - VARYING == new.keys() - VARYING
+        and all(name in VARYING or value == last[name] for name, value in new.items())
     )
 
 

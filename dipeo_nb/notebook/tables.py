@@ -115,6 +115,7 @@ class Events(list[Event]):
         seq, payload = first.seq, dict(first.payload)
         if first is not last:
             seq, payload["text"] = static_view.Figure(f"{seq}–{last.seq}"), "".join(e.payload["text"] for e in events)
+            payload["pieces"] = sum(e.payload.get("pieces", 1) for e in events)
         return seq, str(first.type), first.node_id or "", short_repr(payload, 300)
 
     @displayed
@@ -134,7 +135,7 @@ def _piece(event: Event) -> tuple[Any, ...]:
     p = event.payload
     if event.type is not EventType.NODE_OUTPUT or p.get("is_partial") is not True or not isinstance(p.get("text"), str):
         return (event.seq,)
-    return event.node_id, *(item for item in p.items() if item[0] != "text")
+    return event.node_id, *(item for item in p.items() if item[0] not in ("text", "pieces"))
 
 
 def dataframe(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, type]) -> Any:

@@ -16,21 +16,11 @@ from dipeo_nb.execution import run_file
 from dipeo_nb.execution.run_state import RunState
 from tests.support.axe import violations
 from tests.support.golden_logs import logs
+from tests.support.row_diagrams import ASKS
 from tests.support.run_view import golden, statuses
 from tests.support.served import HELLO, Served
 
 pytestmark = pytest.mark.browser
-ASKS = """
-version: light
-metadata: {name: Asks}
-nodes:
-- {label: Start, type: start}
-- {label: Name, type: user_response, prompt: "Who **are** you?", timeout: 600}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Name}
-- {from: Name, to: End}
-"""
 
 
 @pytest.fixture

@@ -14,19 +14,9 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 from playwright.sync_api import Page, expect
 
 from dipeo_nb.notebook.session import Session
+from tests.support.row_diagrams import ASKS
 
 pytestmark = pytest.mark.browser
-ASKS = """
-version: light
-metadata: {name: Asks}
-nodes:
-- {label: Start, type: start}
-- {label: Name, type: user_response, prompt: "Who **are** you?", timeout: 600}
-- {label: End, type: endpoint}
-connections:
-- {from: Start, to: Name}
-- {from: Name, to: End}
-"""
 HOST = """async ([esm, css, state, closed]) => {
     const heard = {}, place = document.body.appendChild(document.createElement("div"));
     const root = closed ? place.attachShadow({ mode: "open" }) : place, el = root.appendChild(document.createElement("div"));

@@ -54,6 +54,18 @@ connections:
 - {from: Check, to: End}
 """
 """A question waits while a letter is written."""
+ASKS = """
+version: light
+metadata: {name: Asks}
+nodes:
+- {label: Start, type: start}
+- {label: Name, type: user_response, prompt: "Who **are** you?", timeout: 600}
+- {label: End, type: endpoint}
+connections:
+- {from: Start, to: Name}
+- {from: Name, to: End}
+"""
+"""A question alone."""
 HOSTILE_NAME = """
 version: light
 metadata: {name: "Two <b>nodes</b>"}

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from dipeo_nb.common.json_values import encode
 from dipeo_nb.domain.events import Event
-from dipeo_nb.execution.state.rows import PACK, STREAMED, Batch, batch_of, events_of
+from dipeo_nb.domain.payloads import STREAMED, VARYING
+from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, events_of
 
 ROWS = 500
 """Rows that are read, and written in one transaction, at most: others write in between."""
@@ -63,7 +64,7 @@ def joined(events: Sequence[Event], breaks: Collection[int] = ()) -> list[Event]
     counts: dict[int, int] = {}
     for place, event in enumerate(events):
         text = event.payload.get("text", "")
-        name = event.node_id, encode({k: v for k, v in event.payload.items() if k not in _VARYING})
+        name = event.node_id, encode({k: v for k, v in event.payload.items() if k not in VARYING})
         if event.payload.get("restart") or name not in firsts:
             firsts[name] = place
             texts[place], counts[place] = [], 0
@@ -86,7 +87,3 @@ def _counted(event: Event) -> int:
     """How many pieces a state takes it for."""
     payload = event.payload
     return payload.get("pieces", 1) if payload.get("text") or payload.get("kind") == "reasoning" else 0
-
-
-_VARYING = frozenset({"text", "pieces", "restart"})
-"""Fields in which pieces of one text differ."""

@@ -18,6 +18,7 @@ from dipeo_nb.common import collecting
 from dipeo_nb.common.json_values import decode, encode
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.payloads import STREAMED
 from dipeo_nb.errors import StorageError
 from dipeo_nb.execution.state.blobs import LIMIT, Resolver, separated
 
@@ -32,8 +33,6 @@ COMPRESSED = 512
 """Characters of a pack as JSON from which on it is compressed."""
 PACK_EVENTS = 2_000
 """Pieces of a pack, at most."""
-STREAMED = frozenset({"text", "reasoning", "stdout"})
-"""Kinds of output that come in pieces of one text."""
 _EXACT = frozenset({str, int, bool, type(None)})
 """Types of which equal values are the same as JSON."""
 _new = tuple.__new__

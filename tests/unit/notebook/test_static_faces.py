@@ -16,6 +16,7 @@ from dipeo_nb.errors import RunError
 from dipeo_nb.notebook import static_view
 from dipeo_nb.notebook.markdown_html import markdown_html
 from dipeo_nb.notebook.session import Session
+from dipeo_nb.notebook.tables import Events
 from dipeo_nb.notebook.timeline import timeline, timeline_svg
 from dipeo_nb.testing import SlowClient, scripted
 
@@ -116,6 +117,16 @@ def test_events_are_a_table_in_which_a_text_is_one_row(tmp_path: Path) -> None:
     assert "one two three four" in text
     assert len(rows) == len(run.events) - len(pieces) + 1
     assert f"{pieces[0].seq}–{pieces[-1].seq}" in repr(run.events)
+
+
+def test_a_text_of_which_several_pieces_are_an_event_is_one_row() -> None:
+    counts = ({"pieces": 3}, {}, {"pieces": 2})
+    parts = [{"kind": "text", "text": "ab ", "is_partial": True, "run": 1, **count} for count in counts]
+    events = Events(Event(n, EventType.NODE_OUTPUT, "r", 0.0, "node_1", part) for n, part in enumerate(parts, 1))
+    (row,) = events._repr_html_().split("<tr>")[2:]
+    assert ">1–3<" in row
+    assert "ab ab ab " in row
+    assert "&#x27;pieces&#x27;: 6" in row
 
 
 def test_twenty_nodes_stay_small(session: Session) -> None:
