@@ -32,6 +32,12 @@ HOST = """async ([esm, css, state, closed]) => {
     await widget.render({ model, el });
 }"""
 
+FOCUSED = """() => {
+    let at = document.activeElement;
+    while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+    return at.closest(".dp-run")?.className ?? at.tagName;
+}"""
+
 
 @pytest.mark.parametrize("closed", [False, True], ids=["colab", "marimo"])
 def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, closed: bool) -> None:
@@ -50,7 +56,10 @@ def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, closed: bool
             until = time.monotonic() + 60
             while page.locator(".dp-pill").all_inner_texts() != [text]:
                 assert time.monotonic() < until, page.locator(".dp-pill").all_inner_texts()
-                page.evaluate("message => hosts.forEach((take) => take(message))", told.get(timeout=60))
+                if told.empty():
+                    page.wait_for_timeout(20)  # what the page says is only heard within a call of Playwright
+                else:
+                    page.evaluate("message => hosts.forEach((take) => take(message))", told.get())
 
         pill("waits for you")
         page.locator(".dp-question input").fill("Ada")
@@ -59,6 +68,12 @@ def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, closed: bool
         assert run.result().output == "Ada"
         assert run._display_() is widget
         expect(page.locator(".dp-run")).to_have_css("border-radius", "8px")
+        assert page.evaluate(FOCUSED).startswith("dp-"), "the field is gone, the focus stays in the view"
+        tabs = page.locator("[role=tab]:visible")
+        tabs.first.focus()
+        page.keyboard.press("ArrowRight")
+        expect(tabs.nth(1)).to_be_focused()
+        expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
 
 
 def test_without_a_view_it_is_static(tmp_path: Path) -> None:

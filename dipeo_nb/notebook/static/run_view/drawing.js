@@ -1,7 +1,7 @@
 // The drawing of the diagram, as Python made it. Stroke tells the state, fill the selection, a ring outside the focus.
 import { look } from "./fold.js";
 import { tr } from "./strings.js";
-import { count, followPointer, h, howFar, icon, mark, put, seconds, tokens, word } from "./words.js";
+import { count, focusedIn, followPointer, h, howFar, icon, mark, put, seconds, tokens, word } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const GLYPHS = {
@@ -241,7 +241,7 @@ export function drawing(view) {
       // What is seen stands first, as those need who speak to their computer; a name is not rewritten under the cursor of a screen reader.
       const whole = view.label(s, id), more = whole === n.seen ? "" : `, ${whole}`;
       const spoken = `${n.seen}${said && ` ${said}`}${runs > 1 ? ` ×${runs}` : ""}${more}, ${word(status)}`;
-      if (n.spoken !== spoken && !(n.g === document.activeElement && n.status === status)) { n.spoken = spoken; mark(n.g, "aria-label", spoken); }
+      if (n.spoken !== spoken && !(n.g === focusedIn(el) && n.status === status)) { n.spoken = spoken; mark(n.g, "aria-label", spoken); }
       n.status = status;
       if (n.counted !== runs) {
         n.counted = runs;
@@ -251,7 +251,7 @@ export function drawing(view) {
       if (turn && (turn.end === null || fresh)) for (const [, from] of turn.inputs) active.add(`${from} ${id}`);
     }
     for (const a of arrows) { mark(a.g, "data-active", active.has(`${a.from} ${a.to}`)); mark(a.g, "data-used", used.has(`${a.from} ${a.to}`)); }
-    if (followed !== selected) { followed = selected; if (!el.contains(document.activeElement)) rove(selected); if (svg) follow(selected); }
+    if (followed !== selected) { followed = selected; if (!el.contains(focusedIn(el))) rove(selected); if (svg) follow(selected); }
     paintMap();
   }
   return { el, update, fit, focus() { nodes.get(followed)?.g.focus({ preventScroll: true }); follow(followed, true); }, dispose: () => resized.disconnect() };

@@ -2,7 +2,7 @@
 // likes; two that are chosen are compared there.
 import { createComparison } from "./comparison.js";
 import { tr } from "./strings.js";
-import { count, h, line, mark, money, put, seconds, tokens, word } from "./words.js";
+import { count, focusedIn, h, line, mark, money, put, seconds, tokens, word } from "./words.js";
 
 const COLUMNS = ["diagram", "status", "started", "duration", "tokens", "cost", "model", "inputs", "note"];
 const SORTED = new Set(["status", "started", "duration", "diagram"]), NUMBERS = new Set(["duration", "tokens", "cost"]);
@@ -65,7 +65,7 @@ export function createHistory(root, host, theme = null) {
     if (runs.some((run) => run.status === "running" || run.status === "pending")) again = setTimeout(ask, REFRESH_MS);
   }
   function draw() {
-    const focused = body.contains(document.activeElement) ? [document.activeElement.closest("tr").dataset.run, document.activeElement.dataset.part] : null;
+    const held = focusedIn(body), focused = body.contains(held) ? [held.closest("tr").dataset.run, held.dataset.part] : null;
     body.replaceChildren(...runs.map((run) => {
       const named = `${line(run.diagram, 60)}, ${run.short_id}`, box = h("input", { type: "checkbox", "data-part": "box", "aria-label": named, onchange: () => { chosen[box.checked ? "add" : "delete"](run.run_id); buttons(); } });
       box.checked = chosen.has(run.run_id);

@@ -1,6 +1,6 @@
 // The event log: closed it is one line, open a table with filters and payloads; beside it the running text for screen readers.
 import { STRINGS, tr } from "./strings.js";
-import { count, h, line, mark, put, seconds, textOf, tokens, unmarked, word } from "./words.js";
+import { count, focusedIn, h, line, mark, put, seconds, textOf, tokens, unmarked, word } from "./words.js";
 
 const KINDS = [["", tr("log.all")], ["node_", tr("log.nodes")], ["node_output", tr("log.outputs")], ["error", tr("log.failures")], ["interactive", tr("log.questions")], ["execution_log", tr("log.lines")], ["run_note", tr("log.notes")]];
 const SAID_AT_ONCE = 5, SAID_KEPT = 40;
@@ -132,14 +132,14 @@ export function eventLog(view) {
     const top = list.scrollTop;
     if (!scrolled && list.dataset.now !== String(now)) {
       list.dataset.now = String(now);
-      if (!list.contains(document.activeElement) && (now * ROW < top || (now + 1) * ROW > top + list.clientHeight)) list.scrollTop = Math.max(0, now * ROW - list.clientHeight / 2);
+      if (!list.contains(focusedIn(list)) && (now * ROW < top || (now + 1) * ROW > top + list.clientHeight)) list.scrollTop = Math.max(0, now * ROW - list.clientHeight / 2);
     }
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), past = Math.min(shown.length, first + Math.ceil((list.clientHeight || 208) / ROW) + 8);
     const key = `${searched} ${first} ${past} ${now} ${opened?.seq}`;
     if (drawn === key) return;
     drawn = key;
     space.style.height = `${shown.length * ROW}px`;
-    const focused = list.contains(document.activeElement) ? `${document.activeElement.getAttribute("data-seq")} ${document.activeElement.className}` : null;
+    const held = focusedIn(list), focused = list.contains(held) ? `${held.getAttribute("data-seq")} ${held.className}` : null;
     space.replaceChildren(...shown.slice(first, past).map((one, i) => h("div", { class: "dp-event", style: `top:${(first + i) * ROW}px`, "data-type": one.type, "data-now": first + i === now, "data-later": first + i > now },
       h("button", { type: "button", tabindex: "-1", class: "dp-jump dp-num", "data-seq": one.seq, "aria-label": tr("log.go", { seq: one.to }), onclick: () => view.seek(one.to) }, String(one.to)),
       h("button", { type: "button", tabindex: "-1", class: "dp-what", "data-seq": one.seq, "aria-expanded": String(opened === one), onclick: () => open(one) }, h("span", { class: "dp-num dp-dim" }, one.time.toFixed(2)), h("span", { class: "dp-type" }, STRINGS[`event.${one.type}`] ?? one.type.replaceAll("_", " ")), h("span", { class: "dp-clip", dir: "auto" }, Lines.words(log, one, label))))));
@@ -164,7 +164,7 @@ export function eventLog(view) {
   }
 
   function toggle(open_ = !details.open) {
-    if (!open_ && details.contains(document.activeElement)) details.firstChild.focus();
+    if (!open_ && details.contains(focusedIn(details))) details.firstChild.focus();
     details.open = open_;
   }
   return {

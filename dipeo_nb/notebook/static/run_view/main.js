@@ -16,7 +16,7 @@ import { againSheet, copyText, othersSheet, textSheet } from "./sheets.js";
 import { tr } from "./strings.js";
 import { timeline } from "./timeline.js";
 import { transport } from "./transport.js";
-import { h, mark, put, textOf } from "./words.js";
+import { focusedIn, h, mark, put, textOf } from "./words.js";
 
 const DRIFT_S = 0.3; // the clock of the page is put right when it is off by more
 const SAID_MS = 5000; // what has been done stands so long
@@ -108,7 +108,7 @@ export function createRunView(root, { head, host, outer }) {
       if (!child || !el.isConnected) return;
       const newest = log.stateAt(log.count), [node, { children: items }] = [...newest.nodes].find(([, n]) => n.children.some((c) => c.run_id === id)) ?? [selected, { children: [] }];
       const index = items.findIndex((c) => c.run_id === id), go = (step) => view.open(items[(index + step + items.length) % items.length].run_id, step);
-      const close = () => { closeInner(); parts.drawing.focus(); }, held = root.contains(document.activeElement);
+      const close = () => { closeInner(); parts.drawing.focus(); }, held = root.contains(focusedIn(root));
       inner?.dispose();
       el.hidden = true;
       inner = createRunView(root, { head: { ...child.head, theme: head.theme }, host: { ...host, send: () => {} }, outer: { name: view.label(newest, node), place: items.length > 1 ? tr("of", { done: index + 1, total: items.length }) : "", go, close } });
@@ -164,7 +164,7 @@ export function createRunView(root, { head, host, outer }) {
     again() { if (view.can("again")) sheets.again.open(); },
     compare() { if (view.can("compare")) sheets.others.open(); },
     async comparedWith(run) {
-      const from = document.activeElement, facts = await view.tried(() => view.ask("compare", { run }));
+      const from = focusedIn(el), facts = await view.tried(() => view.ask("compare", { run }));
       if (!facts || !el.isConnected) return;
       inner?.dispose();
       el.hidden = true;
@@ -238,9 +238,9 @@ export function createRunView(root, { head, host, outer }) {
     if (!chosen) selected = pick(s, t);
     if (newest.status !== "running") stopping = false;
     const shown = { s, newest, t, end, log, position: cursor ? cursor.position : log.count, past: cursor !== null, live, gone, stopping, playing, rate, selected, chosen, turn: turnIndex(s.nodes.get(selected)?.turns ?? []) };
-    const held = el.contains(document.activeElement);
+    const held = el.contains(focusedIn(el));
     for (const part of Object.values(parts)) part.update(shown);
-    if (held) hold(document.activeElement);
+    if (held) hold(focusedIn(el));
     mark(el, "data-status", s.status);
     mark(el, "data-past", cursor !== null);
     mark(el, "data-gone", gone && newest.status === "running");

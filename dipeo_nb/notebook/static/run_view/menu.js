@@ -1,6 +1,6 @@
 // Menus: what else can be done with a run, and with a node of it.
 import { tr } from "./strings.js";
-import { h } from "./words.js";
+import { focusedIn, h } from "./words.js";
 
 /** A button that opens a list of actions. `entries`: [what it says, what it does, its key, whether it is there now].
  * @param {string} label @param {[string, () => void, string|null, (shown: Object) => boolean][]} entries @param {any} [head] */
@@ -10,7 +10,7 @@ export function popup(label, entries, head = null) {
   const el = h("details", { class: "dp-menu" }, summary, h("div", { class: "dp-menu-box" }, head, items));
   el.addEventListener("focusout", (e) => { if (!el.contains(e.relatedTarget)) el.open = false; });
   el.addEventListener("keydown", (e) => {
-    const all = items.filter((item) => !item.hidden), i = all.indexOf(document.activeElement), to = { ArrowDown: i + 1, ArrowUp: i - 1 }[e.key];
+    const all = items.filter((item) => !item.hidden), i = all.indexOf(focusedIn(el)), to = { ArrowDown: i + 1, ArrowUp: i - 1 }[e.key];
     if (!el.open || (e.key !== "Escape" && to === undefined)) return;
     if (e.key === "Escape") { el.open = false; summary.focus(); } else all.at(to % all.length)?.focus();
     e.preventDefault();

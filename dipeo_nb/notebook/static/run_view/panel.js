@@ -4,7 +4,7 @@ import { Markdown } from "./markdown.js";
 import { nodeMenu } from "./menu.js";
 import { tr } from "./strings.js";
 import { Printed, TABS, tabsOf, Thought } from "./tabs.js";
-import { count, h, mark, money, put, seconds, tokens } from "./words.js";
+import { count, focusedIn, h, mark, money, put, seconds, tokens } from "./words.js";
 
 const REACHED = "button, summary, a[href], input, select, textarea, [tabindex]";
 
@@ -27,7 +27,7 @@ export function panel(view) {
   body.id = view.unique("panel");
 
   list.addEventListener("keydown", (e) => {
-    const all = [...list.children], i = all.indexOf(document.activeElement), to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: all.length - 1 }[e.key];
+    const all = [...list.children], i = all.indexOf(focusedIn(list)), to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: all.length - 1 }[e.key];
     if (to === undefined || i < 0) return;
     const next = all.at(to % all.length);
     next.focus();
@@ -38,7 +38,7 @@ export function panel(view) {
 
   function show(name) {
     tab = name;
-    if (list.contains(document.activeElement)) list.querySelector(`#${CSS.escape(`${ids}-${name}`)}`)?.focus();
+    if (list.contains(focusedIn(list))) list.querySelector(`#${CSS.escape(`${ids}-${name}`)}`)?.focus();
     view.draw();
   }
   function toggle() { compare = !compare; if (tab !== "answer" && tab !== "output") tab = "answer"; view.draw(); }
@@ -99,15 +99,15 @@ export function panel(view) {
   }
   body.addEventListener("scroll", () => { atEnd = body.scrollHeight - body.scrollTop - body.clientHeight < 32; }, { passive: true });
 
-  const within = () => body.contains(document.activeElement) && document.activeElement !== body;
+  const within = () => focusedIn(body) !== body && body.contains(focusedIn(body));
 
   /** Where the reader is in what is about to be made anew: which folds are open, and what has the focus. Puts it back. */
   function standing() {
-    const folds = [...body.querySelectorAll("details")].map((one) => one.open), focused = within() ? [...body.querySelectorAll(REACHED)].indexOf(document.activeElement) : -1;
+    const folds = [...body.querySelectorAll("details")].map((one) => one.open), focused = within() ? [...body.querySelectorAll(REACHED)].indexOf(focusedIn(body)) : -1;
     return () => {
       const now = [...body.querySelectorAll("details")];
       if (now.length === folds.length) now.forEach((one, i) => { if (one.open !== folds[i]) one.open = folds[i]; });
-      if (focused >= 0 && !body.contains(document.activeElement)) body.querySelectorAll(REACHED)[focused]?.focus({ preventScroll: true });
+      if (focused >= 0 && !body.contains(focusedIn(body))) body.querySelectorAll(REACHED)[focused]?.focus({ preventScroll: true });
     };
   }
 

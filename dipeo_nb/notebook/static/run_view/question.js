@@ -2,7 +2,7 @@
 import { hand } from "./bar.js";
 import { Markdown } from "./markdown.js";
 import { tr } from "./strings.js";
-import { h, mark, put, textOf } from "./words.js";
+import { focusedIn, h, mark, put, textOf } from "./words.js";
 
 export function question(view) {
   const who = h("b", {}), which = h("span", { class: "dp-dim" }), asked = new Markdown(), tool = h("pre", { class: "dp-out", hidden: true, tabindex: "0", role: "group", "aria-label": tr("question.arguments") });
@@ -16,7 +16,7 @@ export function question(view) {
   const button = (text, answer, main = false) => h("button", { type: "button", class: `dp-btn${main ? " dp-primary" : ""}`, onclick: answer }, text);
 
   function answer(id, text) {
-    const inside = el.contains(document.activeElement);
+    const inside = el.contains(focusedIn(el));
     sent.set(id, text);
     view.send({ type: "answer", id, text });
     view.draw();

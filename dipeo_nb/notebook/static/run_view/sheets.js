@@ -7,9 +7,11 @@ export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const held = document.activeElement, field = h("textarea", { class: "dp-sr", readonly: true, "aria-hidden": "true" });
+    let held = document.activeElement;
+    while (held?.shadowRoot?.activeElement) held = held.shadowRoot.activeElement;
+    const field = h("textarea", { class: "dp-sr", readonly: true, "aria-hidden": "true" });
     field.value = text;
-    (document.querySelector("dialog[open]") ?? document.body).append(field); // beside an open sheet nothing can be selected
+    (held?.closest("dialog[open]") ?? document.querySelector("dialog[open]") ?? document.body).append(field); // beside an open sheet nothing can be selected
     field.select();
     document.execCommand("copy");
     field.remove();

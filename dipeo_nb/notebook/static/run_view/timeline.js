@@ -1,7 +1,7 @@
 // Lanes of what each node did when. The same surface is the track of the cursor.
 import { look } from "./fold.js";
 import { tr } from "./strings.js";
-import { followPointer, h, line, mark, put, seconds, textOf, word } from "./words.js";
+import { focusedIn, followPointer, h, line, mark, put, seconds, textOf, word } from "./words.js";
 
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 const NOTICEABLE_S = 0.02; // nodes that take less have no lane
@@ -111,7 +111,7 @@ export function timeline(view) {
     mark(cursor, "aria-valuenow", t.toFixed(1));
     const busy = [...s.nodes.keys()].filter((id) => s.nodes.get(id).status === "running");
     const spoken = `${tr("timeline.at", { time: t.toFixed(1), seq: s.seq })}${busy.length ? `: ${busy.slice(0, 4).map((id) => `${view.label(s, id)} ${word(look(s, id, t))}`).join(", ")}${busy.length > 4 ? ` ${tr("timeline.more", { n: busy.length - 4 })}` : ""}` : ""}`;
-    if (document.activeElement !== cursor || past || s.status !== "running") mark(cursor, "aria-valuetext", spoken); // live, it would be read ten times a second
+    if (focusedIn(cursor) !== cursor || past || s.status !== "running") mark(cursor, "aria-valuetext", spoken); // live, it would be read ten times a second
   }
   const resized = new ResizeObserver(() => { if (spacious !== over.clientWidth > 420) { spacious = !spacious; view.draw(); } });
   resized.observe(over);

@@ -43,6 +43,9 @@ export function followPointer(move, done) {
   addEventListener("pointercancel", end);
 }
 
+/** What has the focus in the tree that `el` is in: of a shadow root, the document knows only its host. @param {Node} el */
+export const focusedIn = (el) => el.getRootNode().activeElement ?? null;
+
 /** Writes only what differs, so that nothing flickers and selections stay. */
 export function put(el, text) {
   if (el.textContent !== text) el.textContent = text;
