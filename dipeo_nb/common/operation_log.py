@@ -7,6 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from dipeo_nb.common.redaction import logger
@@ -17,8 +18,10 @@ ANSWERS = frozenset({"not_found", "exists", "refused", "unsupported"})
 """Causes of errors that answer a question (`get` of what is not there): the asked has not failed."""
 
 
-def logged(*operations: str) -> Callable[[C], C]:
+def logged(*operations: str, **parts: str) -> Callable[[C], C]:
     """Class decorator: the named methods (plain and async) write one line each under the logger of the class.
+
+    A plain method that returns a coroutine leaves the line to that one: to a method among *parts*, each with its operation.
 
     Debug when it worked, with `operation` and `duration_ms`; error when it failed; debug when the error is an answer (see
     `ANSWERS`). An error that passes through several adapters is logged by the innermost only.
@@ -39,8 +42,8 @@ def logged(*operations: str) -> Callable[[C], C]:
                 code = error.code if isinstance(error, DipeoError) else type(error).__name__
                 log.error("%s failed: %s", operation, error, extra={**facts, "error": code})
 
-        for name in operations:
-            setattr(cls, name, _logging(inspect.getattr_static(cls, name), name, report))
+        for method, operation in (*((name, name) for name in operations), *parts.items()):
+            setattr(cls, method, _logging(inspect.getattr_static(cls, method), operation, report))
         return cls
 
     return decorate
@@ -77,7 +80,8 @@ def _logging(method: Any, name: str, report: Callable[[str, float, BaseException
         except BaseException as error:
             report(name, started, error)
             raise
-        report(name, started, None)
+        if not isinstance(result, CoroutineType):
+            report(name, started, None)
         return result
 
     return called

@@ -17,16 +17,17 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, Literal
 
 from dipeo_nb.common import injection
 from dipeo_nb.common.aio import DONE
 from dipeo_nb.common.operation_log import logged
-from dipeo_nb.domain.enums import Status
+from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
@@ -45,15 +46,17 @@ from dipeo_nb.execution.state.rules import (
 )
 from dipeo_nb.execution.state.snapshots import Attached, SnapshotRow, hashes_of, row_of, rows_of, snapshot_of
 from dipeo_nb.execution.state.sqlite_file import BUSY, RunFile
-from dipeo_nb.execution.state.sqlite_schema import HOLDING, SCHEMA_VERSION
+from dipeo_nb.execution.state.sqlite_schema import COUNT, HOLDING, SCHEMA_VERSION
 
 __all__ = ["SCHEMA_VERSION", "SqliteRunStore"]
 
+STEPS = frozenset({EventType.NODE_STARTED, EventType.NODE_COMPLETED, EventType.NODE_OUTPUT})
+"""Types of most events: of these, many are appended in a moment."""
 HEARTBEAT_AGE_S = 120.0
 """Seconds without a heartbeat after which a run of another machine counts as interrupted."""
 
 
-@logged("append", "events", "runs", "run")
+@logged("append", "events", "runs", "run", _append_together="append", _append_in_turn="append")
 class SqliteRunStore(RunStore):
     """`RunStore` in one SQLite file, which other processes may use at the same time.
 
@@ -69,11 +72,15 @@ class SqliteRunStore(RunStore):
         """Of runs that are going on: number of the last event, and whether the run has ended."""
         self._tokens: dict[str, int] = {}
         """Of the runs that this object began or claimed."""
+        self._written: dict[str, int] = {}
+        """Of these: the number of the last event that it is known to have stored."""
         self._attached = Attached()
         self._group = GroupCommit(self._store)
         self._latest = ""
         """The run that appended last: one that has the store to itself for the moment need not wait for others to come."""
-        self._file = RunFile(self.path, sync=sync, base=base, on_open=partial(_forget, self._stored, self._tokens))
+        self._file = RunFile(
+            self.path, sync=sync, base=base, on_open=partial(_forget, self._stored, self._tokens, self._written)
+        )
 
     @property
     def place(self) -> str:
@@ -86,9 +93,35 @@ class SqliteRunStore(RunStore):
     async def cleanup(self) -> None:
         self._file.close()
 
-    async def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[Event]) -> CoroutineType[Any, Any, None]:
         if not events:
-            return
+            return DONE
+        run_id = events[0].run_id
+        together = self._group.busy or (self._latest != run_id and len(self._tokens) > 1)
+        self._latest = run_id
+        if together:
+            return self._append_together(events)
+        addition = self._addition(events)
+        write = partial(self._write, (addition,))
+        lately = events[0].type in STEPS and events[-1].type in STEPS
+        try:
+            stored = self._file.at_once("append", write, lately=lately) is not BUSY
+        except Exception as error:
+            if (failed := self._failed(run_id, error)) is error:
+                raise
+            raise failed from error
+        if stored:
+            self._settle((addition,))
+            return DONE
+        del self._stored[run_id]  # it may never be awaited
+        return self._append_in_turn(addition)
+
+    def _addition(self, events: Sequence[Event]) -> Addition:
+        """What is to be written; what comes next comes behind it, also when they are written together.
+
+        Raises:
+            StorageError: it is not what comes next, or has no encoding.
+        """
         run_id, last = events[0].run_id, events[-1]
         attached = self._attached.take(run_id)
         stored, ended = self._stored.get(run_id) or self._count(run_id)
@@ -97,43 +130,58 @@ class SqliteRunStore(RunStore):
         except StorageError:
             self._check_held(events)  # what another wrote meanwhile is in the way: that it was taken over is the reason
             raise
-        # Of several appends of a run that are written together, the later ones come behind the earlier ones.
+        addition = Addition(events, batch_of(events), rows_of(attached, last.seq) if attached else (), ended)
         self._stored[run_id] = (last.seq, ended or last.type in FINAL_EVENTS)
-        together = self._group.busy or (self._latest != run_id and len(self._tokens) > 1)
-        self._latest = run_id
+        return addition
+
+    async def _append_together(self, events: Sequence[Event]) -> None:
+        await self._awaited(events[0].run_id, self._group.add(self._addition(events)))
+
+    async def _append_in_turn(self, addition: Addition) -> None:
+        """Another process was writing."""
+        last = addition.events[-1]
+        self._stored[last.run_id] = (last.seq, addition.of_ended or last.type in FINAL_EVENTS)
+        await self._awaited(last.run_id, self._store_in_turn((addition,)))
+
+    async def _awaited(self, run_id: str, storing: Awaitable[None]) -> None:
         try:
-            addition = Addition(events, batch_of(events), rows_of(attached, last.seq) if attached else (), ended)
-            if together:
-                await self._group.add(addition)
-            elif (rest := self._store((addition,))) is not DONE:
-                await rest
-        except (StorageError, asyncio.CancelledError):
-            self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
+            await storing
+        except asyncio.CancelledError:
+            self._stored.pop(run_id, None)
             raise
         except Exception as error:
-            self._stored.pop(run_id, None)
-            raise self._file.failed("append", error) from error
+            if (failed := self._failed(run_id, error)) is error:
+                raise
+            raise failed from error
+
+    def _failed(self, run_id: str, error: Exception) -> StorageError:
+        self._stored.pop(run_id, None)  # how much is stored is looked up by the next append
+        return error if isinstance(error, StorageError) else self._file.failed("append", error)
 
     def _store(self, additions: Sequence[Addition]) -> Awaitable[None]:
-        """Store what runs add, all of it or nothing; what is returned is to be awaited at once."""
-        write = partial(self._write, additions)
-        if self._file.at_once("append", write) is BUSY:
-            return self._store_in_turn(additions, write)
+        """Store what several runs add, all of it or nothing; what is returned is to be awaited at once."""
+        if self._file.at_once("append", partial(self._write, additions)) is BUSY:
+            return self._store_in_turn(additions)
         self._settle(additions)
         return DONE
 
-    async def _store_in_turn(self, additions: Sequence[Addition], write: Callable[[sqlite3.Connection], None]) -> None:
-        await self._file.transaction("append", write, inline=False)
+    async def _store_in_turn(self, additions: Sequence[Addition]) -> None:
+        await self._file.transaction("append", partial(self._write, additions), inline=False)
         self._settle(additions)
 
     def _write(self, additions: Sequence[Addition], connection: sqlite3.Connection) -> None:
-        begun = set[str]()
+        written: dict[str, int] = {}
         for events, batch, snapshots, of_ended in additions:
-            first = events[0]
+            first, last = events[0], events[-1]
+            run_id = first.run_id
             if first.seq == 1:
-                begun.add(first.run_id)
-            token = 1 if first.run_id in begun else self._tokens.get(first.run_id)
-            _write(connection, events, batch, token, snapshots, of_ended=of_ended)
+                token, before = 1, 0
+            elif run_id in written:
+                token, before = self._tokens.get(run_id, 1), written[run_id]
+            else:
+                token, before = self._tokens.get(run_id), self._written.get(run_id)
+            _write(connection, events, batch, token, snapshots, follows=before == first.seq - 1, of_ended=of_ended)
+            written[run_id] = last.seq
         if injection.hook is not None:
             injection.reach("store.append")
 
@@ -143,9 +191,14 @@ class SqliteRunStore(RunStore):
             run_id = events[0].run_id
             if events[0].seq == 1:
                 self._tokens[run_id] = 1
+            self._written[run_id] = events[-1].seq
             if of_ended or events[-1].type in FINAL_EVENTS:
-                self._stored.pop(run_id, None)
-                self._tokens.pop(run_id, None)
+                self._forget(run_id)
+
+    def _forget(self, run_id: str) -> None:
+        """It has ended, or is gone."""
+        for known in (self._stored, self._tokens, self._written):
+            known.pop(run_id, None)
 
     def _check_held(self, events: Sequence[Event]) -> None:
         """Raises StorageError when the run that these events go on with was taken over."""
@@ -181,7 +234,7 @@ class SqliteRunStore(RunStore):
     async def snapshot(self, run_id: str, kind: str) -> Snapshot | None:
         query = (
             "SELECT version, seq, content, blobs FROM snapshots WHERE run_id = ? AND kind = ? "
-            "AND seq <= (SELECT events FROM runs WHERE run_id = snapshots.run_id)"
+            f"AND seq <= (SELECT {COUNT} FROM runs WHERE run_id = snapshots.run_id)"
         )
         for version, seq, content, names in self._file.read(query, (run_id, kind)):
             query = "SELECT hash, value FROM blobs WHERE run_id = ? AND hash IN (SELECT value FROM json_each(?))"
@@ -196,7 +249,7 @@ class SqliteRunStore(RunStore):
         found = row_of(snapshot)
 
         def put(connection: sqlite3.Connection) -> None:
-            query = "SELECT 1 FROM runs WHERE run_id = ? AND events >= ?"
+            query = f"SELECT 1 FROM runs WHERE run_id = ? AND {COUNT} >= ?"
             if connection.execute(query, (snapshot.run_id, snapshot.seq)).fetchone():
                 query = "SELECT 1 FROM snapshots WHERE run_id = ? AND kind = ? AND version = ? AND seq >= ?"
                 if not connection.execute(query, (snapshot.run_id, snapshot.kind, snapshot.version, snapshot.seq)).fetchone():
@@ -243,13 +296,13 @@ class SqliteRunStore(RunStore):
             token = held[0] + 1 if held else time.time_ns()  # never one that somebody had before the run ended
             connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (run_id, token))
             connection.execute(
-                "UPDATE runs SET status = ?, ended_at = NULL, host = ?, pid = ?, process_start = ? WHERE run_id = ?",
+                f"UPDATE runs SET status = ?, ended_at = NULL, events = {COUNT}, host = ?, pid = ?, process_start = ? WHERE run_id = ?",
                 (str(Status.RUNNING), HOST, os.getpid(), process_start(os.getpid()) or "", run_id),
             )
             return token
 
         token = await self._file.transaction("claim", take)
-        self._stored.pop(run_id, None)
+        self._forget(run_id)
         self._tokens[run_id] = token
 
     async def beat(self, run_id: str) -> bool:
@@ -295,8 +348,7 @@ class SqliteRunStore(RunStore):
         # Off the loop, as a large run takes its time.
         deleted = await self._file.transaction("delete", forget, inline=False)
         for run_id in deleted:
-            self._stored.pop(run_id, None)
-            self._tokens.pop(run_id, None)
+            self._forget(run_id)
         if deleted and compact:
             await self.compact()
         return deleted
@@ -327,13 +379,14 @@ class SqliteRunStore(RunStore):
         await asyncio.to_thread(self._file.compact)
 
     def _count(self, run_id: str) -> tuple[int, bool]:
-        rows = self._file.read("SELECT events, ended_at IS NOT NULL FROM runs WHERE run_id = ?", (run_id,))
+        rows = self._file.read(f"SELECT {COUNT}, ended_at IS NOT NULL FROM runs WHERE run_id = ?", (run_id,))
         return (rows[0][0], bool(rows[0][1])) if rows else (0, False)
 
 
-def _forget(stored: dict[str, tuple[int, bool]], tokens: dict[str, int], forked: bool) -> None:
+def _forget(stored: dict[str, tuple[int, bool]], tokens: dict[str, int], written: dict[str, int], forked: bool) -> None:
     """The file was opened: what it holds may be different from what was known, and a forked process has no runs of its own."""
     stored.clear()
+    written.clear()
     if forked:
         tokens.clear()
 
@@ -345,12 +398,14 @@ def _write(
     token: int | None,
     snapshots: Sequence[SnapshotRow],
     *,
+    follows: bool,
     of_ended: bool,
 ) -> None:
     """Store events, within a transaction.
 
     Args:
         token: the fencing token of the run that the writer has; None: it neither began nor claimed it.
+        follows: the writer is known to have stored the event before them.
         of_ended: they are notes on a run that has ended, which is nobody's.
 
     Raises:
@@ -358,7 +413,9 @@ def _write(
     """
     first, last = events[0], events[-1]
     if first.seq != 1:
-        _go_on(connection, first, last, token, of_ended=of_ended)
+        counted = not follows or of_ended or last.type in FINAL_EVENTS or batch.events[-1][1] == PACK
+        if counted or not _is_held(connection, first.run_id, token):
+            _go_on(connection, first, last, token, of_ended=of_ended)
     _insert(connection, first.run_id, batch)
     if first.seq == 1:
         connection.execute(
@@ -392,7 +449,7 @@ def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int
         StorageError: as `_write`.
     """
     values = (last.seq, time.time(), last.run_id, first.seq - 1)
-    query = "UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND events = ?"
+    query = f"UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND {COUNT} = ?"
     if token is not None and not of_ended:
         held = f"{query} AND (SELECT token FROM leases WHERE run_id = runs.run_id) = ?"
         if connection.execute(held, (*values, token)).rowcount:
@@ -402,9 +459,15 @@ def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int
     if not connection.execute(
         f"{query} AND (ended_at IS NULL) = ?", (*values, not of_ended)
     ).rowcount:  # deleted, or written by another meanwhile
-        query = "SELECT events, ended_at IS NOT NULL FROM runs WHERE run_id = ?"
+        query = f"SELECT {COUNT}, ended_at IS NOT NULL FROM runs WHERE run_id = ?"
         stored, ended = connection.execute(query, (last.run_id,)).fetchone() or (0, False)
         check_order([first], stored, bool(ended))
+
+
+def _is_held(connection: sqlite3.Connection, run_id: str, token: int | None) -> bool:
+    """Whether the fencing token of a run is this one."""
+    held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
+    return held is not None and held[0] == token
 
 
 def _insert(connection: sqlite3.Connection, run_id: str, batch: Batch) -> None:
@@ -458,7 +521,8 @@ _SELECT_ROWS = (
 )
 """Rows as they are; those that refer to blobs have no type."""
 _SELECT_RUNS = (
-    "SELECT run_id, diagram, status, started_at, ended_at, events, parent_run_id, host, pid, process_start, last_at FROM runs"
+    "SELECT run_id, diagram, status, started_at, ended_at, "
+    f"CASE WHEN ended_at IS NULL THEN {COUNT} ELSE events END, parent_run_id, host, pid, process_start, last_at FROM runs"
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from dipeo_nb.domain.events import SEARCHED
 from dipeo_nb.errors import StorageError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """`PRAGMA user_version` of the files this version writes."""
 APPLICATION_ID = 0x44495045
 """`PRAGMA application_id` ("DIPE"): tells a run store from other SQLite files."""
@@ -97,8 +97,13 @@ _MIGRATIONS = {
     2: _BLOBS,
     3: f"{_LEASES};{_ANSWERS}",
     4: f"DROP INDEX IF EXISTS runs_by_start; DROP INDEX IF EXISTS runs_by_parent; {_LISTING}; {_SNAPSHOTS}",
+    5: "",  # `runs.events` may be behind, see COUNT
 }
 """Version → what makes the next one of it."""
+COUNT = "max(events, coalesce((SELECT max(seq) FROM events WHERE events.run_id = runs.run_id), 0))"
+"""The number of the last event of a run that has not ended. Its row is left alone as long as this can be known without, which saves a
+page per commit: it is written when the run begins, is claimed or ends, and when the last row of an append holds several events.
+"""
 HOLDING = f"""
 SELECT DISTINCT run_id FROM events WHERE type IN ({", ".join(f"'{kind}'" for kind in SEARCHED)}) AND (
     payload LIKE ? ESCAPE '\\' OR EXISTS (
