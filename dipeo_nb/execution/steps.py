@@ -29,6 +29,8 @@ from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.run_errors import as_run_error, deadlock, endless
 
 NODE_STARTED, NODE_COMPLETED = EventType.NODE_STARTED, EventType.NODE_COMPLETED
+MOST_DEFERRED = 64
+"""Events that wait for a commit at most while nothing but the work of pure nodes comes of them."""
 INLINE_BURST = 64
 """Synchronous handlers run in a row before other work on the loop gets its turn."""
 
@@ -51,6 +53,8 @@ class Steps:
         """Of each node, without secrets."""
         self._secretive = self._labels is not labels or redactor(arrows) is not arrows
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
+        own = scope.options.instead is None
+        self._pure: list[bool] = [own and handlers.is_pure(node) for node in scope.plan.nodes]
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unfinished: dict[int, Coroutine[Any, Any, Output]] = {}
         """The work of those tasks."""
@@ -91,6 +95,7 @@ class Steps:
             self._resume_background()
         scope, nodes, running, parallelism = self._scope, self._plan.nodes, self._running, self._scope.options.parallelism
         ticks, ready, monotonic, begin_work = progress.ticks, progress.ready, self._monotonic, self._runner.begin
+        pure = self._pure
         burst = 0
         while True:
             while ticks and control.failure is None:
@@ -106,6 +111,7 @@ class Steps:
 
             # The start of every node there is room for is recorded, …
             starting: list[tuple[PlanNode, int, Inputs, int]] = []
+            effects = False
             room = parallelism - len(running)
             while ready and room > 0:
                 command, inputs, attempt = progress.start()
@@ -113,11 +119,14 @@ class Steps:
                 payload = record.node_started(node, run, inputs, attempt)
                 journal.note(NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
                 starting.append((node, run, inputs, attempt or 1))
+                effects = effects or not pure[command[0]]
                 room -= 1
-            if journal.pending and (rest := journal.commit()) is not DONE:
+            deferred = bool(starting) and not effects and len(journal.pending) < MOST_DEFERRED
+            if journal.pending and not deferred and (rest := journal.commit()) is not DONE:
                 await rest
 
-            # … and then its work begins. Most is done at once; other work on the loop has its turn after some of that.
+            # … and then its work begins; where that has no effects, start and end are recorded together. Most is done at once; other work
+            # on the loop has its turn after some of that.
             for node, run, inputs, attempt in starting:
                 if self._halted:
                     break
@@ -129,6 +138,12 @@ class Steps:
                     self._failed(context, error, begin)
                     continue
                 if not isinstance(result, Output):
+                    if deferred:  # this takes longer
+                        self._unfinished[node.index] = result
+                        if (rest := journal.commit()) is not DONE:
+                            await rest
+                        if self._halted:
+                            break
                     self._go_on(context, result)
                     continue
                 self._succeeded(context, result, begin)

@@ -1,8 +1,8 @@
 """What nodes do: one module for each node type, named by the `type:` of the diagram, and those that are registered.
 
 A module has `execute(context)`, which returns an `Output` at once (it must not block then) or a coroutine that does (an
-`async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `missing`, `ready` and `resume`. A
-node type without a module here, and not registered, cannot run in this version.
+`async def` is one). It may have, each as the field of `NodeHandler`: `TIMEOUT`, `OWN_TIMEOUT`, `PORT`, `PURE`, `missing`, `ready` and
+`resume`. A node type without a module here, and not registered, cannot run in this version.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class NodeHandler:
     """Whether the field `timeout` of a node is for the handler, and not a limit of its work."""
     port: str | None = None
     """Name of the service without which it cannot run."""
+    pure: bool = False
+    """Whether what it does at once has no effect outside the run, so that its start may be stored together with its end."""
     missing: Callable[[PlanNode, Services], tuple[str, str] | None] | None = None
     """(why a node of the type cannot run here, what to do about it), found before anything runs; None: it can."""
     ready: Callable[[PlanNode, Services], Coroutine[Any, Any, None]] | None = None
@@ -53,6 +55,7 @@ class NodeHandler:
             timeout=getattr(module, "TIMEOUT", "default"),
             own_timeout=getattr(module, "OWN_TIMEOUT", False),
             port=getattr(module, "PORT", None),
+            pure=getattr(module, "PURE", False),
             missing=getattr(module, "missing", None),
             ready=getattr(module, "ready", None),
             resume=getattr(module, "resume", None),
@@ -101,6 +104,11 @@ def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
         what = f"Nodes of type '{node.type}' need the service '{handler.port}', of which this version ships no adapter."
         return what, f"Give one: dp.Session({handler.port}=…), or remove the node."
     return None if handler.missing is None else handler.missing(node, services)
+
+
+def is_pure(node: PlanNode) -> bool:
+    """See `NodeHandler.pure`."""
+    return _lookup(node.type).pure
 
 
 def needs_of_user(node: PlanNode) -> bool:

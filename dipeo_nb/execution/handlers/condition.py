@@ -20,6 +20,7 @@ from dipeo_nb.execution.sent_prompts import show_prompt
 
 DETECT_MAX_ITERATIONS, CHECK_NODES_EXECUTED = ConditionType.DETECT_MAX_ITERATIONS, ConditionType.CHECK_NODES_EXECUTED
 LLM_DECISION = ConditionType.LLM_DECISION
+PURE = True
 
 
 def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:

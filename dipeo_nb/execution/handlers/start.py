@@ -16,6 +16,7 @@ from dipeo_nb.execution.inputs import Output
 TRIGGER_TIMEOUT = 3600.0
 """Seconds that a trigger is waited for when the node names none; the run's own limit comes first."""
 TIMEOUT = None  # only a trigger takes time, and it has its own
+PURE = True
 
 
 def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
