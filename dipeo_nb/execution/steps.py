@@ -55,6 +55,8 @@ class Steps:
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         own = scope.options.instead is None
         self._pure: list[bool] = [own and handlers.is_pure(node) for node in scope.plan.nodes]
+        self._costly = False
+        """Whether the end of work that took time waits for a commit: it is stored before anything else is done."""
         self._running: dict[int, asyncio.Task[None]] = {}
         self._unfinished: dict[int, Coroutine[Any, Any, Output]] = {}
         """The work of those tasks."""
@@ -121,9 +123,11 @@ class Steps:
                 starting.append((node, run, inputs, attempt or 1))
                 effects = effects or not pure[command[0]]
                 room -= 1
-            deferred = bool(starting) and not effects and len(journal.pending) < MOST_DEFERRED
-            if journal.pending and not deferred and (rest := journal.commit()) is not DONE:
-                await rest
+            deferred = bool(starting) and not (effects or self._costly) and len(journal.pending) < MOST_DEFERRED
+            if journal.pending and not deferred:
+                self._costly = False
+                if (rest := journal.commit()) is not DONE:
+                    await rest
 
             # … and then its work begins; where that has no effects, start and end are recorded together. Most is done at once; other work
             # on the loop has its turn after some of that.
@@ -195,6 +199,7 @@ class Steps:
         else:
             self._succeeded(context, output, begin)
         finally:
+            self._costly = True
             index = context.node.index
             self._running.pop(index, None)
             self._unfinished.pop(index, None)

@@ -116,6 +116,26 @@ def test_a_condition_takes_no_commit_of_its_own():
     assert all((T.NODE_STARTED, "enough") not in commit or (T.NODE_COMPLETED, "enough") in commit for commit in store.commits)
 
 
+def test_what_took_time_is_stored_before_a_condition_looks_at_it(monkeypatch: pytest.MonkeyPatch):
+    """An answer that was paid for is not lost when the process ends meanwhile."""
+    store = Noting()
+    stored: list[bool] = []
+
+    async def act(context: NodeContext) -> Output:
+        await asyncio.sleep(0)
+        return Output({"x": context.run})
+
+    holds = condition.holds
+
+    def noted(*given: Any) -> Any:
+        stored.append(sum((T.NODE_COMPLETED, "act") in commit for commit in store.commits) == len(stored) + 1)
+        return holds(*given)
+
+    monkeypatch.setattr(condition, "holds", noted)
+    assert run(LOOP, store, act).state.status == "completed"
+    assert stored == [True] * 3
+
+
 def test_conditions_alone_are_stored_as_they_go(monkeypatch: pytest.MonkeyPatch):
     """A loop without anything else does not keep its events to itself until it ends."""
     monkeypatch.setattr(steps, "MOST_DEFERRED", 10)
