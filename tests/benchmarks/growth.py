@@ -110,7 +110,7 @@ def record(base: Path, _: str) -> dict[str, float]:
     while True:
         time.sleep(0.2)
         with sqlite3.connect(path) as connection:
-            ((count,),) = connection.execute("SELECT coalesce(max(events), 0) FROM runs").fetchall()
+            ((count,),) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()
         if count >= EVENTS:
             os._exit(0)
 
@@ -188,7 +188,7 @@ def streams(base: Path, _: str) -> dict[str, float]:
 def metrics(base: Path, run: str) -> dict[str, float]:
     """As the last line of a cell."""
     with dp.Session(base) as session:
-        assert len(repr(session.open_run(run).metrics)) < 1000
+        assert len(repr(session.open_run(run).metrics)) <= 1000
     return {}
 
 

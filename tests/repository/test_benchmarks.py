@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import io
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.benchmarks import growth
 from tests.benchmarks.__main__ import GROUPS
 from tests.benchmarks.harness import OURS, Goal, Make, Row, Run, load, measure, result_of, save, table
 
@@ -94,3 +96,13 @@ def test_every_group_can_be_imported(group: str):
     """Without the peers, which only `make bench` installs."""
     module = importlib.import_module(f"tests.benchmarks.{group}")
     assert group == module.GROUP
+
+
+def test_the_work_on_a_long_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each piece of it comes to its end, on a run that is not long."""
+    monkeypatch.setenv("BENCH_EVENTS", "300")
+    growth._measured("record", tmp_path)
+    with closing(sqlite3.connect(next(tmp_path.rglob("*.db")))) as connection:
+        ((run,),) = connection.execute("SELECT run_id FROM runs").fetchall()
+    for name in ("open_run", "explain", "metrics", "diff", "resume"):
+        assert growth._measured(name, tmp_path, run)["cpu"] > 0, name

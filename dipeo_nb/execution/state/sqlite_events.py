@@ -72,7 +72,7 @@ def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int
     """Count events of a run that was begun before, if they come behind those that are stored and the run is the writer's.
 
     Raises:
-        StorageError: as `_write`.
+        StorageError: as `write`.
     """
     values = (last.seq, time.time(), last.run_id, first.seq - 1)
     query = f"UPDATE runs SET events = ?, last_at = ? WHERE run_id = ? AND {COUNT} = ?"
