@@ -43,7 +43,7 @@ from dipeo_nb.execution.state.rules import (
     relatives,
 )
 from dipeo_nb.execution.state.snapshots import Attached, hashes_of, row_of, rows_of, snapshot_of
-from dipeo_nb.execution.state.sqlite_events import check_lease, insert, write, write_snapshot
+from dipeo_nb.execution.state.sqlite_events import check_lease, insert, token_of, write, write_snapshot
 from dipeo_nb.execution.state.sqlite_file import BUSY, RunFile
 from dipeo_nb.execution.state.sqlite_schema import COUNT, HOLDING, SCHEMA_VERSION
 
@@ -291,8 +291,8 @@ class SqliteRunStore(RunStore):
             own = bool(rows) and _is_own(rows[0])
             by = holder(*rows[0][7:9]) if rows else ""
             check_claim(run_id, _summary(rows[0]).status if rows else None, owned and own, by)
-            held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
-            token = held[0] + 1 if held else time.time_ns()  # never one that somebody had before the run ended
+            held = token_of(connection, run_id)
+            token = time.time_ns() if held is None else held + 1  # never one that somebody had before the run ended
             connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", (run_id, token))
             connection.execute(
                 f"UPDATE runs SET status = ?, ended_at = NULL, events = {COUNT}, host = ?, pid = ?, process_start = ? WHERE run_id = ?",

@@ -40,7 +40,7 @@ def write(
     first, last = events[0], events[-1]
     if first.seq != 1:
         counted = not follows or of_ended or last.type in FINAL_EVENTS or batch.events[-1][1] == PACK
-        if counted or not _is_held(connection, first.run_id, token):
+        if counted or token is None or token_of(connection, first.run_id) != token:
             _go_on(connection, first, last, token, of_ended=of_ended)
     insert(connection, first.run_id, batch)
     if first.seq == 1:
@@ -90,10 +90,10 @@ def _go_on(connection: sqlite3.Connection, first: Event, last: Event, token: int
         check_order([first], stored, bool(ended))
 
 
-def _is_held(connection: sqlite3.Connection, run_id: str, token: int | None) -> bool:
-    """Whether the fencing token of a run is this one."""
+def token_of(connection: sqlite3.Connection, run_id: str) -> int | None:
+    """The fencing token of a run; None: it has ended, or an earlier version began it."""
     held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
-    return held is not None and held[0] == token
+    return held[0] if held else None
 
 
 def insert(connection: sqlite3.Connection, run_id: str, batch: Batch) -> None:
@@ -125,12 +125,12 @@ def write_snapshot(connection: sqlite3.Connection, snapshot: SnapshotRow) -> Non
 
 
 def check_lease(connection: sqlite3.Connection, run_id: str, token: int | None) -> None:
-    held = connection.execute("SELECT token FROM leases WHERE run_id = ?", (run_id,)).fetchone()
+    held = token_of(connection, run_id)
     owner = connection.execute("SELECT host, pid FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     if owner is None:
         return  # deleted: the order of its events says so
     if held is None:  # begun by an earlier version, which gives no tokens: its process tells
         if owner != (HOST, os.getpid()):
             raise taken_over(run_id, holder(*owner))
-    elif held[0] != token:
+    elif held != token:
         raise taken_over(run_id, holder(*owner))
