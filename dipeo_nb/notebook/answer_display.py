@@ -52,7 +52,6 @@ class CellDisplay:
             return  # %%capture would keep every update as an output of its own
         if not kernel.unattended():
             self._feed = chat_feed.ChatFeed(view.views().new_id(), self._seen)
-            # Before the face: a page asks as soon as it sees that, and does not ask again for what is unknown.
             LoopThread.get().loop.call_soon_threadsafe(view.views().add, self._feed, context=contextvars.Context())
         elif self._waits:
             return  # a log of the outputs has the answer, and nothing before it

@@ -98,6 +98,9 @@ class Views:
         self.widget = PageWidget(self._command, token=self.token)
         self._subjects: OrderedDict[str, Subject] = OrderedDict()
         self._count = 0
+        self._coming: dict[str, dict[Any, Mapping[str, Any]]] = {}
+        """Ids whose subjects are not here yet, as a run is displayed before its record is open; each with what pages have asked meanwhile."""
+        self._dropped: set[str] = set()
         self._sent: deque[tuple[float, int]] = deque()
         self._heard_at = 0.0
         self._ticking: asyncio.Task[None] | None = None
@@ -106,7 +109,9 @@ class Views:
     def new_id(self) -> str:
         """An id for a subject. Any thread."""
         self._count += 1
-        return f"v{self._count}"
+        subject_id = f"v{self._count}"
+        self._coming[subject_id] = {}
+        return subject_id
 
     def mark(self, subject_id: str, html: str, *, final: bool) -> str:
         """Static HTML over which pages put the view of a subject."""
@@ -123,10 +128,16 @@ class Views:
     def add(self, subject: Subject) -> None:
         """Let pages see a subject."""
         self._subjects[subject.id] = subject
+        for message in self._coming.pop(subject.id, {}).values():
+            self._begin(message)
+        if subject.id in self._dropped:
+            self._dropped.discard(subject.id)
+            self._send({"type": "again", "id": subject.id})
         if len(self._subjects) > KEPT:
             ended = next((i for i, other in self._subjects.items() if not other.live and i != subject.id), None)
             if ended is not None:
                 del self._subjects[ended]
+                self._dropped.add(ended)
                 self._send({"type": "dropped", "id": ended})
         if self._ticking is None or self._ticking.done():
             # An empty context: what is sent belongs to no cell.
@@ -195,7 +206,9 @@ class Views:
         try:
             match message:
                 case {"type": "since", "seq": int(seq)}:
-                    if subject is None:
+                    if subject is None and subject_id in self._coming:
+                        self._coming[subject_id][page] = message  # answered when it comes
+                    elif subject is None:
                         self._send({"type": "reply", "to": page, "id": subject_id, "unknown": True})
                     else:
                         await self._tell_again(subject, seq, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import time
 from pathlib import Path
@@ -40,31 +41,40 @@ FOCUSED = """() => {
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["colab", "marimo"])
-def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, closed: bool) -> None:
+def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
     """The script comes from a Blob; marimo closes the place off from the page, so that nothing in it can be found from outside."""
     told: queue.SimpleQueue[Any] = queue.SimpleQueue()
     page.goto("about:blank")
     with Session(tmp_path) as session:
         run = session.start(ASKS)
+        opened = session.runtime.initialize
+
+        async def slowly() -> None:
+            await asyncio.sleep(2 * (not closed))
+            await opened()
+
+        monkeypatch.setattr(
+            session.runtime, "initialize", slowly
+        )  # a slow disk: the page asks before there is something to show
         widget = run._display_()
         widget.send = lambda content, buffers=None: told.put(content)
         page.expose_function("say", lambda message: widget._handle_custom_msg(message, []))
         state = {"token": widget.token, "shows": widget.shows}
         page.evaluate(HOST, [widget._esm, widget._css, state, closed])
 
-        def pill(text: str) -> None:
+        def pills(texts: list[str]) -> None:
             until = time.monotonic() + 60
-            while page.locator(".dp-pill").all_inner_texts() != [text]:
+            while page.locator(".dp-pill").all_inner_texts() != texts:
                 assert time.monotonic() < until, page.locator(".dp-pill").all_inner_texts()
                 if told.empty():
                     page.wait_for_timeout(20)  # what the page says is only heard within a call of Playwright
                 else:
                     page.evaluate("message => hosts.forEach((take) => take(message))", told.get())
 
-        pill("waits for you")
+        pills(["waits for you"])
         page.locator(".dp-question input").fill("Ada")
         page.keyboard.press("Enter")
-        pill("done")
+        pills(["done"])
         assert run.result().output == "Ada"
         assert run._display_() is widget
         expect(page.locator(".dp-run")).to_have_css("border-radius", "8px")
@@ -74,6 +84,9 @@ def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, closed: bool
         page.keyboard.press("ArrowRight")
         expect(tabs.nth(1)).to_be_focused()
         expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
+        for kind, seen in (("dropped", []), ("again", ["done"])):  # a kernel keeps some runs; one may be displayed once more
+            told.put({"type": kind, "id": widget.shows})
+            pills(seen)
 
 
 def test_without_a_view_it_is_static(tmp_path: Path) -> None:

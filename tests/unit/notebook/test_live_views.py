@@ -318,6 +318,44 @@ def test_a_lost_message_is_made_up_for(views: view.Views, story: Story):
     feed.end()
 
 
+def test_a_page_may_ask_before_a_subject_is_there(views: view.Views, story: Story):
+    """What is displayed before its record is open: the page gets its answer when it is, one for each page."""
+    subject_id = views.new_id()
+
+    async def ask() -> None:
+        for name in ("p1", "p2", "p1"):
+            views.widget._handle_custom_msg({"type": "since", "of": subject_id, "seq": 0, "page": name}, [])
+        await asyncio.sleep(0.2)
+        assert Wire.sent == []
+        feed = story.feed(subject_id)
+        feed.end()
+        views.add(feed)
+        await asyncio.sleep(0.2)
+
+    run_sync(ask())
+    replies = [message for _, message in Wire.sent if message["type"] == "reply"]
+    assert [(message["to"], message["id"], message["done"]) for message in replies] == [
+        ("p1", subject_id, True),
+        ("p2", subject_id, True),
+    ]
+
+
+def test_a_subject_that_was_dropped_can_come_back(views: view.Views, monkeypatch: pytest.MonkeyPatch):
+    """A run that is displayed once more; pages no longer ask for what was dropped, so they hear of it."""
+    monkeypatch.setattr(view, "KEPT", 1)
+    feeds = [Story().feed(views.new_id()) for _ in range(2)]
+
+    async def add() -> None:
+        for feed in (*feeds, feeds[0]):
+            feed.live = False
+            views.add(feed)
+
+    run_sync(add())
+    assert [(message["type"], message["id"]) for _, message in Wire.sent if message["type"] != "tick"] == [
+        ("dropped", "v1"), ("again", "v1"), ("dropped", "v2"),
+    ]  # fmt: skip
+
+
 def test_the_oldest_that_has_ended_is_dropped(views: view.Views, monkeypatch: pytest.MonkeyPatch):
     """A kernel keeps a number of subjects; pages are told which one went, and those at work stay."""
     monkeypatch.setattr(view, "KEPT", 3)

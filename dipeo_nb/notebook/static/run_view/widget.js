@@ -36,6 +36,7 @@ class Page {
   #gone = false;
   #requests = 0;
   #waiting = new Map(); // number of a request → {resolve, reject}
+  #dropped = new Set(); // ids of which the kernel knows nothing any more: what is in the page of them stays as it is
   #ordered = new Set(); // ids of runs that were ordered in this page, and whose view is to come
 
   constructor(model) {
@@ -83,7 +84,7 @@ class Page {
       else if (ids) this.#uncover(mount);
     }
     for (const [covered, ids] of shown) for (const id of ids) {
-      if (this.#mountOf(covered, id)) continue;
+      if (this.#dropped.has(id) || this.#mountOf(covered, id)) continue;
       const subject = this.#subjects.get(id) ?? this.#begin(id);
       if (subject.whole) this.#cover(covered, id, subject, ids);
     }
@@ -233,6 +234,7 @@ class Page {
       }
     } else if (message.to === this.#name) this.#reply(message);
     else if (message.type === "dropped") this.#drop(message.id);
+    else if (message.type === "again" && this.#dropped.delete(message.id)) this.#look();
   };
 
   #reply(message) {
@@ -290,6 +292,7 @@ class Page {
 
   #drop(id) {
     this.#subjects.delete(id);
+    this.#dropped.add(id);
     for (const mount of [...this.#mounts]) if (mount.id === id) this.#uncover(mount);
   }
 
