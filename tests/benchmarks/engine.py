@@ -28,7 +28,7 @@ from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.runtime import Prepared, Runtime
-from tests.benchmarks.harness import OURS, Goal, Row, Run, main
+from tests.benchmarks.harness import OURS, Goal, Number, Row, Run, langgraph_chain, main
 from tests.support.graphs import plan_of
 
 # Ours.
@@ -133,10 +133,6 @@ async def our_sleeping_fan(stack: AsyncExitStack, n: int) -> Run:
 # Peers. Each in the leanest form its documentation shows.
 
 
-class Number(TypedDict):
-    x: int
-
-
 class Numbers(TypedDict):
     x: Annotated[list[int], operator.add]
 
@@ -187,22 +183,6 @@ async def langgraph_durable_loop(stack: AsyncExitStack, n: int) -> Run:
         return compiled.ainvoke({"x": 0}, config, durability="sync")
 
     return run
-
-
-async def langgraph_chain(stack: AsyncExitStack, n: int) -> Run:
-    from langgraph.graph import END, START, StateGraph
-
-    async def step(state: Number) -> dict[str, int]:
-        return {"x": state["x"] + 1}
-
-    graph = StateGraph(Number)
-    names = [f"n{i}" for i in range(n)]
-    for name in names:
-        graph.add_node(name, step)
-    for a, b in zip([START, *names], [*names, END], strict=True):
-        graph.add_edge(a, b)
-    compiled = graph.compile()
-    return lambda: compiled.ainvoke({"x": 0}, {"recursion_limit": n + 10})
 
 
 def _langgraph_fan(n: int, seconds: float) -> Run:
@@ -327,15 +307,16 @@ ROWS = [
         "the same loop, durable: SQLite, a commit per step", 300, "round",
         {OURS: our_durable_loop, "LangGraph, SQLite": langgraph_durable_loop}, Goal(140, {"LangGraph, SQLite": 10.5}),
     ),
-    Row("chain of 500", 500, "node", {OURS: our_chain, LANGGRAPH: langgraph_chain}, Goal(16)),
+    Row("chain of 500", 500, "node", {OURS: our_chain, LANGGRAPH: langgraph_chain}, Goal(16, {LANGGRAPH: 164 / 16})),
     Row(
         "fan-out of 1,000, then join", 1000, "branch",
-        {OURS: our_fan, LANGGRAPH: langgraph_fan, "bare TaskGroup": bare_fan}, Goal(18),
+        {OURS: our_fan, LANGGRAPH: langgraph_fan, "bare TaskGroup": bare_fan},
+        Goal(18, {LANGGRAPH: 209 / 18}),
     ),
     Row(
         "fan-out of 200 that sleep 10 ms, wall time", 200, "run",
         {OURS: our_sleeping_fan, LANGGRAPH: langgraph_sleeping_fan, "bare TaskGroup": bare_sleeping_fan},
-        Goal(20), "ms", time.perf_counter,
+        Goal(20, {LANGGRAPH: 44 / 20}), "ms", time.perf_counter,
     ),
 ]  # fmt: skip
 GROUP = "engine"

@@ -2,7 +2,8 @@
 
 A `Row` is one piece of work and those who do it: us, and peers in the leanest form that their documentation shows. The contenders
 of a row take turns, round after round, so that a noisy machine is noisy for all of them alike; a first round does not count. What is
-shown is the median of the rounds, the fastest round, how many times more a peer takes than we do, and whether the goal is met.
+shown is the median of the rounds, the fastest round, how many times more a peer takes than we do, and whether the goal is met. Goals
+in seconds were set on another machine: a yardstick, which takes its turn in every such row, says how much slower this one is then.
 Nothing is asserted about time: a benchmark fails only when the work itself was not done.
 """
 
@@ -20,14 +21,15 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
 
 OURS = "dipeo_nb"
+YARDSTICK = "yardstick"
 Run = Callable[[], Awaitable[Any]]
 """Does the work once. A float that it returns is what is measured, in seconds (or in the row's unit); else its clock is."""
 Make = Callable[[AsyncExitStack, int], Awaitable[Run]]
@@ -45,7 +47,7 @@ class Goal:
     """What our figure of a row should be.
 
     Args:
-        at_most: The figure itself, in the row's unit.
+        at_most: The figure itself, in the row's unit. A time is one of the machine of the goals; see `yardstick`.
         faster: Peer → how many times our figure its own is, at least.
         within: Peer → how many times its figure ours is, at most.
         over: Peer → how much more than its figure ours is, at most, in the row's unit.
@@ -56,21 +58,23 @@ class Goal:
     within: Mapping[str, float] = field(default_factory=dict[str, float])
     over: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def text(self, unit: str) -> str:
+    def text(self, unit: str, slower: float = 1.0) -> str:
         parts = [] if self.at_most is None else [f"≤ {self.at_most:,g} {unit}"]
+        if parts and slower != 1:
+            parts[0] += f" (here {self.at_most * slower:,.3g})"
         parts += [f"{ratio:g}× faster than {name}" for name, ratio in self.faster.items()]
         parts += [f"≤ {ratio:.3g}× {name}" for name, ratio in self.within.items()]
         parts += [f"≤ {name} + {more:g} {unit}" for name, more in self.over.items()]
         return ", ".join(parts) or "none"
 
-    def met(self, figures: Mapping[str, float]) -> bool | None:
-        """Whether it is met; None where there is nothing to reach, or a peer that it needs did not run."""
+    def met(self, figures: Mapping[str, float], slower: float = 1.0) -> bool | None:
+        """Whether it is met on a machine that is so much slower; None where there is nothing to reach, or a peer that it needs did not run."""
         peers = (*self.faster, *self.within, *self.over)
         if (self.at_most is None and not peers) or any(name not in figures for name in peers):
             return None
         ours = figures[OURS]
         return (
-            (self.at_most is None or ours <= self.at_most)
+            (self.at_most is None or ours <= self.at_most * slower)
             and all(figures[name] >= ratio * ours for name, ratio in self.faster.items())
             and all(ours <= ratio * figures[name] for name, ratio in self.within.items())
             and all(ours <= figures[name] + more for name, more in self.over.items())
@@ -116,6 +120,40 @@ class Result:
     fastest: dict[str, float]
     goal: str
     met: bool | None
+    slower: float = 1.0
+    """How many times longer the yardstick took than on the machine of the goals, meanwhile."""
+
+
+class Number(TypedDict):
+    x: int
+
+
+async def langgraph_chain(stack: AsyncExitStack, n: int) -> Run:
+    from langgraph.graph import END, START, StateGraph
+
+    async def step(state: Number) -> dict[str, int]:
+        return {"x": state["x"] + 1}
+
+    graph = StateGraph(Number)
+    names = [f"n{i}" for i in range(n)]
+    for name in names:
+        graph.add_node(name, step)
+    for a, b in zip([START, *names], [*names, END], strict=True):
+        graph.add_edge(a, b)
+    compiled = graph.compile()
+    return lambda: compiled.ainvoke({"x": 0}, {"recursion_limit": n + 10})
+
+
+async def yardstick(stack: AsyncExitStack, n: int) -> Run:
+    """LangGraph's chain of 500, which took 164 µs of CPU a node on the machine of the goals; gives how many times longer it takes here."""
+    run = await langgraph_chain(stack, 500)
+
+    async def timed() -> float:
+        begin = time.process_time()
+        await run()
+        return (time.process_time() - begin) / (500 * 164e-6)
+
+    return timed
 
 
 async def measure(row: Row, rounds: int) -> dict[str, list[float]]:
@@ -140,12 +178,21 @@ async def measure(row: Row, rounds: int) -> dict[str, list[float]]:
         return taken
 
 
-async def result_of(group: str, row: Row, rounds: int) -> Result:
-    """The measured row."""
+async def result_of(group: str, row: Row, rounds: int, measure_with: Make | None = None) -> Result:
+    """The measured row.
+
+    Args:
+        measure_with: The yardstick.
+    """
+    timed = row.goal.at_most is not None and row.unit in ("µs", "ms", "s")
+    if timed and measure_with is not None:
+        row = replace(row, contenders={YARDSTICK: measure_with, **row.contenders})
     taken = await measure(row, rounds)
+    slower = statistics.median(taken.pop(YARDSTICK, [1.0]))
     median = {name: row.figure(statistics.median(times)) for name, times in taken.items()}
     fastest = {name: row.figure(min(times)) for name, times in taken.items()}
-    return Result(group, row.title, row.unit, row.per, median, fastest, row.goal.text(row.unit), row.goal.met(median))
+    goal, met = row.goal.text(row.unit, slower), row.goal.met(median, slower)
+    return Result(group, row.title, row.unit, row.per, median, fastest, goal, met, slower)
 
 
 def table(results: Iterable[Result]) -> Table:
@@ -201,7 +248,7 @@ def main(group: str, rows: Callable[[AsyncExitStack], Awaitable[Sequence[Row]]] 
                     continue
                 if options.ours:
                     row = Row(row.title, row.n, row.per, {OURS: row.contenders[OURS]}, row.goal, row.unit, row.clock)
-                results.append(await result_of(group, row, options.rounds))
+                results.append(await result_of(group, row, options.rounds, None if options.ours else yardstick))
                 Console(width=160).print(table(results[-1:]))
                 if options.json is not None:
                     save(results, options.json)

@@ -59,6 +59,17 @@ def test_the_median_counts_and_the_first_round_does_not():
     assert (result.met, result.goal) == (True, "≤ 2 µs, 2× faster than peer")
 
 
+def test_a_goal_in_seconds_is_that_of_another_machine():
+    """Where the yardstick takes twice the time, so may we; amounts and ratios stay."""
+    row = Row("work", 1, "run", {OURS: taking(0.5), "peer": taking(1.0)}, Goal(300, {"peer": 2}), "ms")
+    result = asyncio.run(result_of("group", row, 1, taking(2.0)))
+    assert (result.met, result.goal, result.slower) == (True, "≤ 300 ms (here 600), 2× faster than peer", 2.0)
+    assert result.median == {OURS: 500.0, "peer": 1000.0}
+    size = Row("file", 1, "run", {OURS: taking(5.0)}, Goal(4), "MB")
+    result = asyncio.run(result_of("group", size, 1, taking(2.0)))
+    assert (result.met, result.goal, result.slower) == (False, "≤ 4 MB", 1.0)
+
+
 def test_a_peer_that_is_not_installed_is_left_out():
     async def missing(stack: AsyncExitStack, n: int) -> Run:
         raise ImportError("no module named 'peer'")
