@@ -22,6 +22,8 @@ OWN_FROZEN = 5_000 if sys.version_info[:2] == (3, 12) else 0
 _lock = threading.RLock()  # an iterator that the collector closes may leave its block in the middle of this
 _paused = 0
 _was_enabled = False
+_others_freeze = False
+"""Whether the application has frozen objects. Asked until it has: counting them walks all of them."""
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def paused() -> Iterator[None]:
     What is there by then counts as old, as if it had outlived two collections, so none of the next ones walks it but a full one.
     A collector that the application has turned off, or that keeps frozen objects of its own (`gc.freeze`), is left as it is.
     """
-    global _paused, _was_enabled
+    global _paused, _was_enabled, _others_freeze
     with _lock:
         if _paused == 0:
             _was_enabled = gc.isenabled()
@@ -43,10 +45,12 @@ def paused() -> Iterator[None]:
         with _lock:
             _paused = max(0, _paused - 1)  # 0 already in a forked child
             if _paused == 0 and _was_enabled:
-                if gc.get_freeze_count() <= OWN_FROZEN:
+                if not _others_freeze and gc.get_freeze_count() <= OWN_FROZEN:
                     # Both only relink the lists of the collector: no object is visited.
                     gc.freeze()
                     gc.unfreeze()
+                else:
+                    _others_freeze = True
                 gc.enable()
 
 

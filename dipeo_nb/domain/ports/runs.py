@@ -56,9 +56,12 @@ class RunStore(Protocol):
     async def scan(self, run_id: str, *, after: int = 0, page: int = PAGE) -> AsyncIterator[Sequence[Event]]:
         """Yield the events with seq greater than *after* in order, *page* at a time, so that a log of any length takes little memory.
 
-        Events that are appended meanwhile are included. Other tasks proceed between two pages. Default: by `events`.
+        It ends, also for a run that is going on: with an event that was the last one when it began, or with one shortly after that.
+        Other tasks proceed between two pages. Default: by `events`.
         """
-        while events := await self.events(run_id, after=after, limit=page):
+        # Not until there is nothing more: where reading takes longer than the next event, that would be when the run ends.
+        last = 0 if (run := await self.run(run_id)) is None else run.events
+        while after < last and (events := await self.events(run_id, after=after, limit=page)):
             yield events
             after = events[-1].seq
             await asyncio.sleep(0)
