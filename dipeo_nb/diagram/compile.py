@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dipeo_nb.common import collecting
 from dipeo_nb.common.text import shorten
 from dipeo_nb.diagram.checks.arrows import check_arrow
 from dipeo_nb.diagram.checks.loops import check_loops
@@ -32,6 +33,7 @@ from dipeo_nb.errors import InvalidDiagramError
 __all__ = ["build_spec", "check_diagram", "compile_diagram"]
 
 
+@collecting.paused()  # a large diagram sets off several collections, a fifth of the time
 def compile_diagram(
     model: DomainDiagram,
     *,
