@@ -85,9 +85,10 @@ class Execution:
         self._monotonic = services.clock.monotonic
         self._recovered = recovered
         self.progress: RunProgress = begun(plan, self.options, recovered, log)
+        labels: list[str] = redactor([node.label for node in plan.nodes])
         self.journal: Journal = Journal(
             services,
-            RunState.fresh(self.run_id, plan.name, {n.id: redactor(n.label) for n in plan.nodes}),
+            RunState.fresh(self.run_id, plan.name, {node.id: label for node, label in zip(plan.nodes, labels, strict=True)}),
             Timeline(
                 services.clock,
                 not_before=recovered.at if recovered else 0.0,
@@ -280,6 +281,7 @@ class Execution:
 
     async def _end_of_work(self) -> None:
         """Stop what still runs: no task, no process stays behind."""
+        await self.journal.publish()
         self._steps.cancel()
         await self._steps.ended()
         await self.journal.quiesce()

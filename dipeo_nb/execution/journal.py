@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dipeo_nb.common import injection
@@ -26,6 +26,7 @@ from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import log_capture
 from dipeo_nb.execution.delta_ticks import DeltaTicks, ticks_of
 from dipeo_nb.execution.progress import RunProgress
+from dipeo_nb.execution.publisher import Publisher
 from dipeo_nb.execution.record import log_line
 from dipeo_nb.execution.recovery import Recovered
 from dipeo_nb.execution.run_state import RunState
@@ -39,8 +40,6 @@ UNWRITABLE = frozenset({"disk_full", "read_only", "moved"})
 
 _new = tuple.__new__
 """Makes a named tuple in half the time."""
-HURRIED_S = 2.0
-"""Seconds that a commit waits for those who watch once the run was stopped or met its time limit."""
 
 
 class Timeline:
@@ -97,7 +96,7 @@ class Journal:
         self.tail: list[Event] = []
         """Events that are in memory only."""
         self._run_id = state.run_id
-        self._store, self._bus = services.store, services.bus
+        self._store = services.store
         self._snapshots = Snapshots(services.store, seq, sign)
         self._committed = seq
         self._interval = interval
@@ -112,9 +111,7 @@ class Journal:
         self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
         self.texts = StreamedTexts()
-        self._unpublished = 0
-        self._publishing: asyncio.Timeout | None = None
-        self._hurried = False
+        self._publisher = Publisher(state.run_id, services.bus)
         self._ended = False
 
     def begin(self, progress: RunProgress, recovered: Recovered | None) -> None:
@@ -126,7 +123,8 @@ class Journal:
 
     def opened(self) -> None:
         """The store and the bus are open: from here on there is no detour by what would open them."""
-        self._store, self._bus = service_of(self._store), service_of(self._bus)
+        self._store = service_of(self._store)
+        self._publisher.opened()
 
     # Noting events.
 
@@ -227,10 +225,14 @@ class Journal:
         log_capture.enter(log_capture.NOWHERE)
         await self.commit()
 
-    def commit(self) -> Awaitable[None]:
+    def commit(self, *, show_later: bool = False) -> Awaitable[None]:
         """As `flush`, for callers that are not cancelled and not in the context of a node, which saves a task.
 
         All that need not be waited for is done when this returns, which mostly is everything; the rest is to be awaited at once.
+
+        Args:
+            show_later: where nobody has to be waited for, what is stored is published with the next commit or by `publish`, which is to
+                be called before other work on the event loop gets its turn: until then nobody who watches can look.
 
         Raises:
             StorageError: the store refused; the events are still pending.
@@ -247,7 +249,12 @@ class Journal:
             events = self._sign(self.pending)  # now, since their numbers may have changed until here
             self.pending = []
             storing = self._storing(events)
-            rest = self._showing(events) if storing is DONE else self._stored_and_shown(events, storing)
+            if storing is not DONE:
+                rest = self._stored_and_shown(events, storing)
+            elif show_later and self._publisher.at_once:
+                self._take(events)
+            else:
+                rest = self._showing(events)
         finally:
             if rest is DONE:
                 self._committing = False
@@ -287,7 +294,7 @@ class Journal:
             await storing
         except asyncio.CancelledError:  # the event loop is being closed: all of them are stored, or none
             if await uncancelled(self._is_stored(events[-1])):
-                self._apply(events)
+                self._take(events)
             else:
                 self.pending[:0] = events
             raise
@@ -297,48 +304,30 @@ class Journal:
 
     def _showing(self, events: list[Event]) -> Awaitable[None]:
         """Show events that are stored; return what is left to be awaited of that."""
+        self._take(events)
+        return self._publisher.publish()
+
+    def _take(self, events: list[Event]) -> None:
+        """Apply events that are stored."""
         if injection.hook is not None:
             injection.reach("run.stored")
-        self._apply(events)
-        try:
-            publishing = self._bus.publish_batch(events)
-            if publishing is not DONE and (rest := begun(publishing)) is not DONE:
-                return self._shown(events, rest)
-        except Exception as error:  # noqa: BLE001 - a run does not fail for those who watch it
-            self._not_shown(events, error)
-        if injection.hook is not None:
-            injection.reach("run.published")
-        return DONE
-
-    async def _shown(self, events: list[Event], rest: Awaitable[None]) -> None:
-        """Wait until events are published that subscribers do not take at once."""
-        try:
-            async with asyncio.timeout(HURRIED_S if self._hurried else None) as self._publishing:
-                await rest
-        except Exception as error:  # noqa: BLE001 - as above
-            self._not_shown(events, error)
-        finally:
-            self._publishing = None
-        injection.reach("run.published")
-
-    def _not_shown(self, events: Sequence[Event], error: Exception) -> None:
-        """They are stored, so a watcher can catch up from there."""
-        if not self._unpublished:
-            slow = f"a subscriber of its events took none for {HURRIED_S:g} s and is not waited for, as the run ends"
-            _LOG.warning("Run %s: %s", self._run_id, error if str(error) else slow)
-        self._unpublished += len(events)
-
-    def hurry(self) -> None:
-        """The run ends before its time: subscribers that take no events hold it up no longer than a moment. On the loop's thread."""
-        if not self._hurried:
-            self._hurried = True
-            if self._publishing is not None:
-                self._publishing.reschedule(asyncio.get_running_loop().time() + HURRIED_S)
-
-    def _apply(self, events: Sequence[Event]) -> None:
         self._committed = events[-1][0]
         with self._applying:
             self.state.apply_all(events)
+        self._publisher.take(events)
+
+    def publish(self) -> Awaitable[None]:
+        """Publish what has not been yet; return what is left to be awaited of that."""
+        if self._committing or not self._publisher.events:  # a commit publishes what came before it, too
+            return DONE
+        if (rest := self._publisher.publish()) is DONE:
+            return DONE
+        self._committing = True
+        return self._to_its_end(rest)
+
+    def hurry(self) -> None:
+        """See `Publisher.hurry`."""
+        self._publisher.hurry()
 
     def snapshot(self) -> RunState:
         """The state after some commit, as a copy. Any thread."""

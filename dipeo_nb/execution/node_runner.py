@@ -34,8 +34,10 @@ class NodeRunner:
         self._scope = scope
         self._gate, self._plan, self._hear = scope.gate, scope.plan, scope.hear
         self._reuse = scope.options.reuse
-        self._work: dict[int, tuple[log_capture.Place, Handler]] = {}
-        """Where the work of a node logs to, and what does it; looked up once for each node."""
+        self._places: dict[int, log_capture.Place] = {}
+        """Where the work of a node logs to."""
+        self._handlers: dict[str, Handler] = {}
+        """What does the work of a type of node."""
         self._renamed: dict[str, str] = {}
         """Ids of messages that were taken over from the log of another run → theirs here."""
 
@@ -49,8 +51,8 @@ class NodeRunner:
         if self._reuse and (event := self._reuse.get((node.index, context.run))) is not None:
             return self._taken_over(context, event)
         self._gate.check(node, self._plan)
-        place, execute = self._work.get(node.index) or self._looked_up(context)
-        token = enter(place)
+        execute = self._handlers.get(node.type) or self._handler_of(context)
+        token = enter(self._places.get(node.index) or self._place_of(node))
         try:
             return self._repeated(context) if node.spec.retries else execute(context)
         except SlowEvaluationError as slow:
@@ -62,9 +64,12 @@ class NodeRunner:
         finally:
             leave(token)
 
-    def _looked_up(self, context: NodeContext) -> tuple[log_capture.Place, Handler]:
-        node: PlanNode = context.node
-        found = self._work[node.index] = log_capture.Place(self._hear, node), handlers.handler_of(context)
+    def _handler_of(self, context: NodeContext) -> Handler:
+        found = self._handlers[context.node.type] = handlers.handler_of(context)
+        return found
+
+    def _place_of(self, node: PlanNode) -> log_capture.Place:
+        found = self._places[node.index] = log_capture.Place(self._hear, node)
         return found
 
     async def finish(self, context: NodeContext, work: Awaitable[Output]) -> Output:
@@ -73,7 +78,7 @@ class NodeRunner:
         Raises:
             Exception: as `begin`.
         """
-        log_capture.enter(self._work[context.node.index][0])
+        log_capture.enter(self._places[context.node.index])
         return await (work if context.node.spec.retries else self._in_time(context, work))
 
     async def _in_time(self, context: NodeContext, work: Awaitable[Output]) -> Output:
@@ -100,7 +105,7 @@ class NodeRunner:
             context.last_try = retry == node.spec.retries
             try:
                 with user_code.contained():
-                    result = handlers.begin(context, self._work[node.index][1])
+                    result = handlers.begin(context, self._handlers[node.type])
                 output = result if isinstance(result, Output) else await self._in_time(context, result)
             except BudgetExceededError:
                 raise

@@ -95,9 +95,6 @@ class RunProgress:
         """Milliseconds at work before the run was cut off."""
         self.max_visits = max_visits
         self.scheduler: schedule.Scheduler = schedule.Scheduler(plan, max_visits=max_visits)
-        nodes = plan.nodes
-        self._sources = [(edge, nodes[edge.source].id, nodes[edge.source].label, edge.source) for edge in plan.edges]
-        """Of each edge: it, and the id, label and index of where it comes from."""
         self.shares_code: bool = code_state.any_shares(plan)
         """Whether the code of a node may assign what others see."""
         self._assigned: dict[int, code_state.View] = {}
@@ -196,15 +193,12 @@ class RunProgress:
 
     def inputs_for(self, command: schedule.RunNode) -> Inputs:
         """The inputs of a run, from the outputs that its command names."""
-        named, outputs = command[3], self.outputs
-        if len(named) == 1:
-            e, run, fresh = named[0]
-            edge, source_id, label, source = self._sources[e]
-            return Inputs((_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])),))
+        edges, nodes, outputs = self.plan.edges, self.plan.nodes, self.outputs
         arrived: list[Arrived] = []
-        for e, run, fresh in named:
-            edge, source_id, label, source = self._sources[e]
-            arrived.append(_new(Arrived, (edge, source_id, label, run, fresh, outputs[source][run])))
+        for e, run, fresh in command[3]:
+            edge = edges[e]
+            source = nodes[index := edge.source]
+            arrived.append(_new(Arrived, (edge, source.id, source.label, run, fresh, outputs[index][run])))
         return Inputs(tuple(arrived))
 
     def seen_by(self, node: PlanNode, inputs: Inputs) -> code_state.View:

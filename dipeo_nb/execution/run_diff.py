@@ -12,7 +12,8 @@ from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.common.text import displayed, money
 from dipeo_nb.common.word_diff import word_diff
 from dipeo_nb.execution.inputs import as_text
-from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.execution.node_state import NodeState
+from dipeo_nb.execution.run_state import RunState
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ from dipeo_nb.domain.payloads import (
     UsageData,
 )
 from dipeo_nb.domain.spending import Spending
+from dipeo_nb.execution.node_state import NONE, NOTHING, UNSPENT, Accounted, NodeState
 
 TEXT_LIMIT = 100_000
 """Characters of streamed text kept per node."""
@@ -38,84 +39,6 @@ _ABSENT: Any = object()
 _SIMPLE_META = frozenset({"branch", "variables_of_run"})
 """Facts in the `meta` of a finished node that add nothing to the state."""
 _RUNNING, _COMPLETED, _MAXITER_REACHED = Status.RUNNING, Status.COMPLETED, Status.MAXITER_REACHED
-
-
-class Accounted:
-    """Usage and cost, read from `spent`."""
-
-    __slots__ = ()
-
-    spent: Spending
-
-    @property
-    def usage(self) -> TokenUsage:
-        return self.spent.usage
-
-    @property
-    def cost_usd(self) -> float | None:
-        """Sum of the prices of its calls; None without any, and when one is unknown (`cost_complete`)."""
-        return self.spent.cost_usd
-
-    @property
-    def cost_complete(self) -> bool:
-        """False when the price of one of its calls is unknown."""
-        return self.spent.complete
-
-
-_texts: Callable[[], dict[str, str]] = dict
-_ids: Callable[[], list[str]] = list
-_sent: Callable[[], dict[str, Mapping[str, Any]]] = dict
-_paid: Callable[[], list[UsageData]] = list
-"""What `dict[str, str]` … make, which take ten times as long to do it: a run has a `NodeState` of each node."""
-
-
-@dataclass(slots=True)
-class NodeState(Accounted):
-    """One node as the log tells it."""
-
-    status: str = Status.PENDING
-    runs: int = 0
-    """Finished runs."""
-    started_at: float | None = None
-    ended_at: float | None = None
-    duration_s: float = 0.0
-    """Seconds worked, over all runs."""
-    error: Mapping[str, Any] | None = None
-    """type, message, hint."""
-    output: Any = None
-    """Body of the last run."""
-    text: str = ""
-    """Text streamed by the run in flight, else by the last one."""
-    progress: dict[str, str] = field(default_factory=_texts)
-    """What the run in flight says of how far it is, each line by what it is about: the nodes of a sub-diagram, or only "how far"."""
-    meta: NodeMeta = field(default_factory=NodeMeta)
-    spent: Spending = field(default_factory=Spending)
-    retries: int = 0
-    reused: bool = False
-    """Whether its last run was taken over from the run that this one is a fork of."""
-    children: list[str] = field(default_factory=_ids)
-    """Ids of the runs of sub-diagrams that it began."""
-    waiting_since: float | None = None
-    """Since when a run of it is ready and waits for a place; None: none does."""
-    sent: dict[str, Mapping[str, Any]] = field(default_factory=_sent)
-    """What models were sent by the run in flight, else by the last one: prompt, system, memory, template, variables, model, person_id.
-    By the item of a batch (from "0"), else by ""."""
-    pieces: int = 0
-    """Pieces of text that came since its last call of a model was accounted for: about as many tokens."""
-    estimated: int = 0
-    """Tokens of answers that were cut off, an estimate: `pieces` of each. They are not in `spent`."""
-    paid: list[UsageData] = field(default_factory=_paid)
-    """Usage and cost of the calls of the run in flight; accounted for when it ends, or is found to have been cut off."""
-
-    __repr__ = bounded_repr
-
-
-def _copied(node: NodeState) -> NodeState:
-    made = copy.copy(node)
-    made.progress, made.children, made.paid = dict(node.progress), list(node.children), list(node.paid)
-    made.sent = dict(node.sent)
-    made.spent = copy.copy(node.spent)
-    return made
 
 
 @dataclass(slots=True)
@@ -196,7 +119,7 @@ class RunState(Accounted):
     def snapshot(self) -> RunState:
         """A copy that nothing changes any more. The caller sees to it that no event is applied meanwhile."""
         copied = copy.copy(self)
-        copied.nodes = {node_id: _copied(node) for node_id, node in self.nodes.items()}
+        copied.nodes = {node_id: node.snapshot() for node_id, node in self.nodes.items()}
         copied.spent = copy.copy(self.spent)
         copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
         for name in ("labels", "outputs", "questions", "systems"):
@@ -287,7 +210,7 @@ class RunState(Accounted):
     def _settle(self, node: NodeState) -> None:
         for call in node.paid:
             self._account(node, {"calls": 1, **call})
-        node.paid = []
+        node.paid = NONE
         node.estimated += node.pieces
         node.pieces, node.waiting_since = 0, None
 
@@ -311,10 +234,7 @@ class RunState(Accounted):
         if node.pieces:
             node.estimated += node.pieces
             node.pieces = 0
-        if node.sent:
-            node.sent.clear()
-        if node.progress:
-            node.progress.clear()
+        node.sent = node.progress = NOTHING
 
     def _node_output(self, event: Event) -> None:
         if (node := self.nodes.get(event.node_id or "")) is None or "kind" not in event.payload:
@@ -335,13 +255,16 @@ class RunState(Accounted):
                 if p.get("background"):  # the node has finished
                     self._account(node, {"calls": 1, **p["data"]})
                 else:
+                    node.paid = node.paid or []
                     node.paid.append(p["data"])
                     node.pieces = 0
             case "run":
                 if (child := p["data"]["run_id"]) not in node.children:
+                    node.children = node.children or []
                     node.children.append(child)
             case "progress":
                 data = p.get("data") or {}
+                node.progress = node.progress or {}
                 node.progress[f"{data.get('run_id', '')} {data.get('node', '')}"] = p.get("text", "")
                 if len(node.progress) > PROGRESS_LIMIT:
                     del node.progress[next(iter(node.progress))]
@@ -354,6 +277,7 @@ class RunState(Accounted):
         if "system" in data:
             self.systems[person] = data["system"]
         system = {"system": self.systems[person]} if person in self.systems else {}
+        node.sent = node.sent or {}
         node.sent[str(data.get("index", ""))] = {"prompt": p["text"], **data, **system}
 
     def _node_completed(self, event: Event) -> None:
@@ -370,14 +294,14 @@ class RunState(Accounted):
         node.output = p.get("output")
         node.pieces = 0
         if node.paid:
-            node.paid = []
+            node.paid = NONE
         if meta := p.get("meta"):
             node.meta = meta
             node.reused = "reused" in meta
             if not meta.keys() <= _SIMPLE_META:
                 self._with_meta(event, node, meta)
         elif node.meta:
-            node.meta = {}
+            node.meta = NOTHING
             node.reused = False
         if p.get("node_type") == "endpoint":
             self.outputs[self.label(node_id)] = node.output
@@ -404,6 +328,8 @@ class RunState(Accounted):
         usage = meta.get("usage")
         if usage is None:
             return
+        if node.spent is UNSPENT:
+            node.spent = Spending()
         counts, cost, calls = TokenUsage.from_dict(usage), meta.get("cost_usd"), meta.get("calls", 1)
         node.spent.add(counts, cost, calls)
         self.spent.add(counts, cost, calls)
@@ -423,7 +349,7 @@ class RunState(Accounted):
         meta = p.get("meta", {})
         known = meta.get("usage", {}).get("output", 0) - sum(call["usage"].get("output", 0) for call in node.paid)
         node.estimated += 0 if known > 0 else node.pieces  # else the answer that failed is accounted for
-        node.paid, node.pieces = [], 0
+        node.paid, node.pieces = NONE, 0
         self._account(node, meta)
 
     def _interactive_prompt(self, event: Event) -> None:
@@ -467,7 +393,8 @@ class RunState(Accounted):
         self.duration_s = p.get("total_duration_ms", 0.0) / 1000
         self.questions.clear()
         for node in self.nodes.values():
-            self._settle(node)
+            if node.paid or node.pieces or node.waiting_since is not None:
+                self._settle(node)
         for node_id, node_status in p.get("node_status", {}).items():
             if node_id in self.nodes:
                 self.nodes[node_id].status = node_status

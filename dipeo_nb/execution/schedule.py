@@ -31,7 +31,7 @@ Cost: a step touches the nodes it wakes, never the whole diagram. A waiting join
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dipeo_nb.domain.plan import Awaited, Plan, PlanEdge, PlanNode
 
@@ -109,6 +109,8 @@ Command = RunNode | PassOn | Finish | Exhausted
 _PASSED_HANDLES: tuple[str, ...] = ("default", "success", "results")
 _new = tuple.__new__
 """Makes a named tuple in half the time; several are made in every step."""
+_NOTHING: Any = ()
+"""What stands for an empty list: most nodes and arrows never need one, and the collector of cycles looks through each."""
 
 
 class _Edge:
@@ -128,7 +130,7 @@ class _Edge:
         """Whether a token on it is all that its idle target waits for: it is the only arrow, or the only one back to the header of a
         loop, and none gathers or brings data."""
         self.pad: Stamp = () if edge.keep is None else (0,) * (len(target.plan.chain) - edge.keep)
-        self.tokens: list[Token] = []
+        self.tokens: list[Token] = _NOTHING
         """Those that wait, oldest first."""
         self.last = 0
         """Run of the source last consumed; 0: none."""
@@ -154,19 +156,21 @@ class _Node:
     """A node, and what the scheduler knows of it. Tokens on data edges do not count."""
 
     __slots__ = (
-        "any_join", "bit", "busy", "direct", "entry", "entry_length", "have", "incoming", "index", "looped", "low", "max_runs", "most_visits",
-        "outgoing", "plan", "queued", "routes", "runs", "single", "visits", "watched", "watchers",
+        "any_join", "bit", "busy", "direct", "entry", "entry_length", "handles", "have", "incoming", "index", "looped", "low", "max_runs", "most_visits",
+        "outgoing", "plan", "queued", "route", "runs", "single", "visits", "watched", "watchers",
     )  # fmt: skip
 
     def __init__(self, node: PlanNode, max_visits: int) -> None:
         self.plan, self.index, self.bit = node, node.index, 1 << node.index
         self.any_join, self.max_runs = node.any_join, node.max_runs
         self.looped, self.entry_length, self.most_visits = bool(node.loops), node.entry, max_visits + node.limit
-        self.incoming: list[_Edge] = []
-        self.outgoing: list[_Edge] = []
+        self.incoming: list[_Edge] = _NOTHING
+        self.outgoing: list[_Edge] = _NOTHING
         self.single = False
         """Whether what comes is consumed in the same step when the node is idle: its only arrow neither gathers nor brings data."""
-        self.routes: dict[tuple[str, ...], list[_Edge]] = {}
+        self.handles: tuple[str, ...] = ()
+        self.route: list[_Edge] = _NOTHING
+        """The arrows on which an output left last, and with which handles."""
         self.runs = 0
         """Runs made ready so far."""
         self.visits = 0
@@ -175,24 +179,21 @@ class _Node:
         """Which entry of that loop this is."""
         self.busy: Stamp | None = None
         """Stamp of the run that is ready or running."""
-        self.have = 0
-        """Required edges with a token."""
-        self.queued = 0
-        """Tokens waiting."""
+        self.have = self.queued = 0
+        """Required edges with a token, and tokens waiting."""
         self.direct: Token | None = None
         """A token on the way to an idle node: consumed within the step, it never stands in a queue."""
         self.watched = -1
         """The active ancestor it watches."""
-        self.watchers: list[_Node] = []
+        self.watchers: list[_Node] = _NOTHING
         self.low: Stamp | None = None
         """Smallest stamp among the tokens next on their edges."""
 
     def leaving(self, handles: tuple[str, ...]) -> list[_Edge]:
         """The arrows on which an output with these handles leaves."""
-        route = self.routes.get(handles)
-        if route is None:
-            route = self.routes[handles] = [edge for edge in self.outgoing if edge.handle in handles]
-        return route
+        fitting = [edge for edge in self.outgoing if edge.handle in handles]
+        self.handles, self.route = handles, self.outgoing if len(fitting) == len(self.outgoing) else fitting
+        return self.route
 
     @property
     def earliest(self) -> Stamp | None:
@@ -214,11 +215,11 @@ class Scheduler:
     """
 
     def __init__(self, plan: Plan, *, max_visits: int = 100) -> None:
-        self._nodes = [_Node(node, max_visits) for node in plan.nodes]
-        self._edges = [_Edge(edge, self._nodes[edge.target]) for edge in plan.edges]
-        for node in self._nodes:
-            node.incoming = [self._edges[e] for e in node.plan.incoming]
-            node.outgoing = [self._edges[e] for e in node.plan.outgoing]
+        nodes = self._nodes = [_Node(node, max_visits) for node in plan.nodes]
+        edges = self._edges = [_Edge(edge, nodes[edge.target]) for edge in plan.edges]
+        for node in nodes:
+            node.incoming = [edges[e] for e in node.plan.incoming]
+            node.outgoing = [edges[e] for e in node.plan.outgoing]
             if len(node.incoming) == 1:
                 node.single = node.incoming[0].alone = not node.incoming[0].collects
             elif len((head := node.plan).backs) == 1 and head.heads_loop and head.settled and not (head.first or head.any_join):
@@ -253,7 +254,7 @@ class Scheduler:
             node.busy = None
             node.watched = -1
             self._busy -= 1
-            route = node.routes.get(tick[1]) or node.leaving(tick[1])
+            route = node.route if tick[1] is node.handles else node.leaving(tick[1])
             if len(route) == 1 and (edge := route[0]).alone and (target := edge.target).busy is None and not target.queued:
                 # Nothing else can be ready before it: the token need not be put anywhere.
                 self._left(node)
@@ -303,7 +304,8 @@ class Scheduler:
             self._todo.append(node)
             return
         self._arrivals = order = self._arrivals + node.any_join
-        tokens = edge.tokens
+        if (tokens := edge.tokens) is _NOTHING:
+            tokens = edge.tokens = []
         before = len(tokens)
         if edge.collects:  # only the newest counts: the others need not be kept
             while tokens and tokens[-1].stamp >= stamp:
@@ -325,7 +327,7 @@ class Scheduler:
 
     def _wake(self, node: _Node) -> None:
         """The activity of a node changed: those who watched it look again."""
-        watching, node.watchers = node.watchers, []
+        watching, node.watchers = node.watchers, _NOTHING
         for waiting in watching:
             if waiting.watched == node.index:
                 waiting.watched = -1
@@ -335,9 +337,8 @@ class Scheduler:
 
     def _watch(self, waiting: _Node, n: int) -> None:
         waiting.watched = n
-        watchers = self._nodes[n].watchers
-        if waiting not in watchers:
-            watchers.append(waiting)
+        if waiting not in (watched := self._nodes[n]).watchers:
+            watched.watchers = [*watched.watchers, waiting]
 
     def _consider(self, node: _Node) -> None:
         """Make a node whose tokens wait ready if nothing holds it back."""

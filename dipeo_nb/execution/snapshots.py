@@ -22,7 +22,8 @@ from dipeo_nb.domain.payloads import ExecutionStarted
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.execution.node_state import NodeState
+from dipeo_nb.execution.run_state import RunState
 
 if TYPE_CHECKING:
     from dipeo_nb.execution import checkpoint

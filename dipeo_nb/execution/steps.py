@@ -32,7 +32,9 @@ NODE_STARTED, NODE_COMPLETED = EventType.NODE_STARTED, EventType.NODE_COMPLETED
 MOST_DEFERRED = 64
 """Events that wait for a commit at most while nothing but the work of pure nodes comes of them."""
 INLINE_BURST = 64
-"""Synchronous handlers run in a row before other work on the loop gets its turn."""
+"""Synchronous handlers run in a row before other work on the loop gets its turn, …"""
+TURN_S = 0.005
+"""… unless they have taken so many seconds before that."""
 
 
 class Steps:
@@ -98,7 +100,7 @@ class Steps:
         scope, nodes, running, parallelism = self._scope, self._plan.nodes, self._running, self._scope.options.parallelism
         ticks, ready, monotonic, begin_work = progress.ticks, progress.ready, self._monotonic, self._runner.begin
         pure = self._pure
-        burst = 0
+        burst, turn = 0, monotonic()
         while True:
             while ticks and control.failure is None:
                 if notices := progress.advance():
@@ -126,7 +128,7 @@ class Steps:
             deferred = bool(starting) and not (effects or self._costly) and len(journal.pending) < MOST_DEFERRED
             if journal.pending and not deferred:
                 self._costly = False
-                if (rest := journal.commit()) is not DONE:
+                if (rest := journal.commit(show_later=True)) is not DONE:
                     await rest
 
             # … and then its work begins; where that has no effects, start and end are recorded together. Most is done at once; other work
@@ -152,17 +154,21 @@ class Steps:
                     continue
                 self._succeeded(context, result, begin)
                 burst += 1
-                if burst >= INLINE_BURST:
-                    burst = 0
+                if burst >= INLINE_BURST or begin - turn > TURN_S:
+                    if (rest := journal.publish()) is not DONE:
+                        await rest
                     await asyncio.sleep(0)
+                    burst, turn = 0, monotonic()
 
             if not ticks and control.failure is None and journal.failure is None:
-                burst = 0
                 for node, run in progress.newly_waiting():
                     journal.emit(EventType.NODE_WAITING, node.id, record.node_waiting(node, run))
                     journal.flush_soon()
-                self._wakeup.clear()
+                self._wakeup.clear()  # before anything is awaited: what happens meanwhile wakes it
+                if (rest := journal.publish()) is not DONE:
+                    await rest
                 await self._wakeup.wait()
+                burst, turn = 0, monotonic()
 
     def _note(self, commands: Iterable[schedule.Command]) -> None:
         """Record what the scheduler commands, as far as it says more than which node is ready."""

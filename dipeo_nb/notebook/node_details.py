@@ -10,7 +10,8 @@ from dipeo_nb.common.redaction import redactor
 from dipeo_nb.common.text import inert, money
 from dipeo_nb.common.values import json_text
 from dipeo_nb.diagram.labels import clean, status_look
-from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.execution.node_state import NodeState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook.markdown_html import code_html, lines, markdown_html
 
 TEXT_LIMIT = 4_000

@@ -21,9 +21,10 @@ from dipeo_nb.diagram.text_tree import text_tree
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.execution.inputs import as_text
 from dipeo_nb.execution.metrics import RunMetrics
+from dipeo_nb.execution.node_state import NodeState
 from dipeo_nb.execution.run_diff import NodeDiff, RunDiff, cost_in_words, model_in_words, words
 from dipeo_nb.execution.run_file import diagram_of
-from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook.markdown_html import code_html, lines, markdown_html
 from dipeo_nb.notebook.node_details import SUMMARY, NodeDetails
 from dipeo_nb.notebook.timeline import Timeline, timeline_svg

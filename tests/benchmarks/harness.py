@@ -62,7 +62,7 @@ class Goal:
         parts = [] if self.at_most is None else [f"≤ {self.at_most:,g} {unit}"]
         if parts and slower != 1:
             parts[0] += f" (here {self.at_most * slower:,.3g})"
-        parts += [f"{ratio:g}× faster than {name}" for name, ratio in self.faster.items()]
+        parts += [f"{ratio:.4g}× faster than {name}" for name, ratio in self.faster.items()]
         parts += [f"≤ {ratio:.3g}× {name}" for name, ratio in self.within.items()]
         parts += [f"≤ {name} + {more:g} {unit}" for name, more in self.over.items()]
         return ", ".join(parts) or "none"

@@ -35,7 +35,7 @@ from dipeo_nb.domain.nodes import (
 from dipeo_nb.domain.ports import Question, RunStore
 from dipeo_nb.errors import StorageError, ValidationError
 from dipeo_nb.events.in_memory import InMemoryEventBus
-from dipeo_nb.execution import journal
+from dipeo_nb.execution import publisher
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import Output
@@ -177,7 +177,7 @@ def test_a_subscriber_that_takes_no_events_does_not_keep_a_run_from_ending(
 ):
     """A subscriber that holds publishers up holds them at the start, in the middle or at the end of a run, until the run is stopped
     or meets its time limit; its record is whole."""
-    monkeypatch.setattr(journal, "HURRIED_S", 0.02)
+    monkeypatch.setattr(publisher, "HURRIED_S", 0.02)
 
     async def go() -> Execution:
         bus = InMemoryEventBus()

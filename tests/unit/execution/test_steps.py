@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from dipeo_nb.domain.enums import NodeCategory
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.nodes import ConditionNode, NodeMeta, NodeSpec, StartNode
 from dipeo_nb.domain.plan import Plan
+from dipeo_nb.errors import StorageError
+from dipeo_nb.events.in_memory import InMemoryEventBus
 from dipeo_nb.execution import steps
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
@@ -77,7 +80,7 @@ GOOD = next(node.id for node in DECIDES.compile().nodes if node.label == "Good")
 
 def run(given_plan: Plan | Diagram, store: Noting, act: Any = None, **given: Any) -> Execution:
     async def go() -> Execution:
-        async with Runtime(Settings(), llm=given.pop("llm", scripted()), store=store) as runtime:
+        async with Runtime(Settings(), llm=given.pop("llm", scripted()), store=store, bus=given.pop("bus", None)) as runtime:
             if isinstance(given_plan, Plan):
                 execution = runtime.execution(Prepared.own(given_plan, runtime.services))
             else:
@@ -199,3 +202,80 @@ def test_nothing_begins_when_the_run_is_stopped_while_its_start_is_stored():
     assert execution.state.status == "aborted"
     assert not asked
     assert store.has((T.NODE_STARTED, GOOD))
+
+
+class Heard(InMemoryEventBus):
+    """Notes what is published, and takes a while for it where it is told to."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.events: list[Event] = []
+        self.batches = 0
+
+    def publish_batch(self, events: Sequence[Event]) -> Any:
+        self.batches += 1
+        if self.seconds is not None:
+            return self._slowly(events)
+        self.events += events
+        return super().publish_batch(events)
+
+    async def _slowly(self, events: Sequence[Event]) -> None:
+        await asyncio.sleep(self.seconds or 0)
+        self.events += events
+        await super().publish_batch(events)
+
+
+CHAIN = plan_of(
+    {"s": StartNode(), **{f"n{n}": Act() for n in range(200)}},
+    [f"{'n' + str(n - 1) if n else 's'} -> n{n}" for n in range(200)],
+)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0001])
+@pytest.mark.parametrize("heard_s", [None, 0, 0.0001])
+def test_what_is_stored_is_published_before_others_get_their_turn(seconds: float | None, heard_s: float | None):
+    """Every event once and in order; and whoever gets a turn on the event loop finds published what is stored."""
+    store, bus, turns = Noting(seconds), Heard(heard_s), list[int]()
+
+    async def look(execution: Execution) -> None:
+        while not execution.state.finished:
+            await asyncio.sleep(0)
+            if seconds is None and heard_s is None:
+                turns.append(sum(map(len, store.commits)) - len(bus.events))
+
+    execution = run(CHAIN, store, lambda context: Output(1), bus=bus, meanwhile=look)
+    assert execution.state.status == "completed"
+    assert [event.seq for event in bus.events] == list(range(1, sum(map(len, store.commits)) + 1))
+    assert set(turns) <= {0}
+    if seconds is None and heard_s is None:
+        assert len(turns) > 2
+        assert bus.batches < len(store.commits) / 10
+
+
+def test_slow_work_is_seen_as_it_goes():
+    """Nodes that are done at once, and yet take long: who watches does not wait for 64 of them."""
+    bus, missing = Heard(), list[int]()
+
+    def act(context: NodeContext) -> Output:
+        time.sleep(2 * steps.TURN_S)
+        missing.append(context.execution.journal.seq - len(bus.events))
+        return Output(1)
+
+    run(CHAIN, Noting(), act, bus=bus)
+    assert len(missing) == 200
+    assert max(missing) <= 6
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 90])
+def test_what_is_stored_is_published_when_the_store_then_refuses(n: int):
+    class Full(Noting):
+        async def append(self, events: Sequence[Event]) -> None:
+            if len(self.commits) == n:
+                raise StorageError("No.", operation="append")
+            await super().append(events)
+
+    store, bus = Full(), Heard()
+    with pytest.raises(StorageError):
+        run(CHAIN, store, lambda context: Output(1), bus=bus)
+    assert [event.seq for event in bus.events] == list(range(1, sum(map(len, store.commits)) + 1))

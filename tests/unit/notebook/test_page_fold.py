@@ -10,7 +10,8 @@ import pytest
 
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
-from dipeo_nb.execution.run_state import NodeState, RunState
+from dipeo_nb.execution.node_state import NodeState
+from dipeo_nb.execution.run_state import RunState
 from tests.support.golden_logs import logs
 from tests.support.js_engine import run_module
 from tests.support.random_logs import random_log
