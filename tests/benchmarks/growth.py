@@ -317,8 +317,8 @@ def figure(name: str, key: str, folder: Callable[[], tuple[Path, str]] | None = 
     return make
 
 
-def row(title: str, goal: float, unit: str, made: Make) -> Row:
-    return Row(title, 1, "run", {OURS: made}, Goal(goal), unit)
+def row(title: str, goal: float | Goal, unit: str, made: Make) -> Row:
+    return Row(title, 1, "run", {OURS: made}, goal if isinstance(goal, Goal) else Goal(goal), unit)
 
 
 async def rows(stack: AsyncExitStack) -> list[Row]:
@@ -339,7 +339,7 @@ async def rows(stack: AsyncExitStack) -> list[Row]:
         row("80 code jobs with a variable of 1 MB: file", 3, "MB", figure("jobs", "file")),
         row("80 code jobs with a variable of 1 MB: CPU of the parent, a job", 3, "ms", figure("jobs", "job")),
         row("80 code jobs with a variable of 1 MB: longest pause of others", 30, "ms", figure("jobs", "pause")),
-        row("1,000 streaming runs at once, ideally 4 s: wall time", 8, "s", figure("streams", "seconds")),
+        row("1,000 streaming runs at once, ideally 4 s: wall time", Goal(8, waits=4), "s", figure("streams", "seconds")),
         row("1,000 streaming runs at once: CPU, a token", 40, "µs", figure("streams", "token")),
         row("answer of 5,000 pieces, 500 a second: rows left when condensed", 0.1, "of 1", figure("condensed", "rows")),
         row("live run of 500 nodes: longest pause of the kernel", 50, "ms", figure("viewed", "pause")),

@@ -48,12 +48,14 @@ class Goal:
 
     Args:
         at_most: The figure itself, in the row's unit. A time is one of the machine of the goals; see `yardstick`.
+        waits: What of that is waiting, which takes as long on every machine.
         faster: Peer → how many times our figure its own is, at least.
         within: Peer → how many times its figure ours is, at most.
         over: Peer → how much more than its figure ours is, at most, in the row's unit.
     """
 
     at_most: float | None = None
+    waits: float = field(default=0.0, kw_only=True)
     faster: Mapping[str, float] = field(default_factory=dict[str, float])
     within: Mapping[str, float] = field(default_factory=dict[str, float])
     over: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -61,11 +63,16 @@ class Goal:
     def text(self, unit: str, slower: float = 1.0) -> str:
         parts = [] if self.at_most is None else [f"≤ {self.at_most:,g} {unit}"]
         if parts and slower != 1:
-            parts[0] += f" (here {self.at_most * slower:,.3g})"
+            parts[0] += f" (here {self.limit(slower):,.3g})"
         parts += [f"{ratio:.4g}× faster than {name}" for name, ratio in self.faster.items()]
         parts += [f"≤ {ratio:.3g}× {name}" for name, ratio in self.within.items()]
         parts += [f"≤ {name} + {more:g} {unit}" for name, more in self.over.items()]
         return ", ".join(parts) or "none"
+
+    def limit(self, slower: float) -> float:
+        """`at_most` on a machine that is so much slower."""
+        assert self.at_most is not None
+        return self.waits + (self.at_most - self.waits) * slower
 
     def met(self, figures: Mapping[str, float], slower: float = 1.0) -> bool | None:
         """Whether it is met on a machine that is so much slower; None where there is nothing to reach, or a peer that it needs did not run."""
@@ -74,7 +81,7 @@ class Goal:
             return None
         ours = figures[OURS]
         return (
-            (self.at_most is None or ours <= self.at_most * slower)
+            (self.at_most is None or ours <= self.limit(slower))
             and all(figures[name] >= ratio * ours for name, ratio in self.faster.items())
             and all(ours <= ratio * figures[name] for name, ratio in self.within.items())
             and all(ours <= figures[name] + more for name, more in self.over.items())

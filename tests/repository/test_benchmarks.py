@@ -65,6 +65,8 @@ def test_a_goal_in_seconds_is_that_of_another_machine():
     result = asyncio.run(result_of("group", row, 1, taking(2.0)))
     assert (result.met, result.goal, result.slower) == (True, "≤ 300 ms (here 600), 2× faster than peer", 2.0)
     assert result.median == {OURS: 500.0, "peer": 1000.0}
+    assert Goal(8, waits=4).text("s", 2.0) == "≤ 8 s (here 12)"
+    assert [Goal(8, waits=4).met({OURS: taken}, 2.0) for taken in (12, 12.1)] == [True, False]
     size = Row("file", 1, "run", {OURS: taking(5.0)}, Goal(4), "MB")
     result = asyncio.run(result_of("group", size, 1, taking(2.0)))
     assert (result.met, result.goal, result.slower) == (False, "≤ 4 MB", 1.0)
