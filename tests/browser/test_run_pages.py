@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.run_state import RunState
@@ -117,6 +118,44 @@ def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
         assert served.http.get(f"/runs/{run_id}").json()["outputs"] == {"End": "Ada"}
         page.goto(f"http://127.0.0.1:{served.port}/runs/exec_none/page?token={served.token}")
         expect(page.get_by_role("alert")).to_contain_text("There is no run 'exec_none'.")
+    finally:
+        served.close()
+
+
+def test_the_page_of_a_server_that_was_away(page: Page, tmp_path: Path) -> None:
+    """Streams end early, a proxy says that nobody is there, then nobody is: the question is still there when the server is, and can be answered."""
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    served = Served(tmp_path, "--port", "0")
+    tries = 0
+
+    def stream(route: Route) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            route.fulfill(status=200, content_type="text/event-stream", body=begun)
+        elif tries == 2:
+            route.fulfill(status=503, content_type="text/plain", body="Nobody is there.")
+        elif tries < 9:
+            route.abort()
+        else:
+            route.continue_()
+
+    try:
+        run_id = served.start(diagram="asks")
+        frames: list[str] = []
+        for frame in served.events(run_id):
+            frames.append(f"id: {frame['id']}\nevent: {frame['event']}\ndata: {json.dumps(frame['data'])}\n\n")
+            if frame["event"] == "interactive_prompt":
+                break
+        begun = "".join(frames)
+        page.route("**/events?*", stream)
+        page.goto(f"http://127.0.0.1:{served.port}/runs/{run_id}/page?token={served.token}")
+        expect(page.locator(".dp-pill")).to_have_attribute("data-state", "gone")
+        expect(page.locator(".dp-pill")).to_have_attribute("data-state", "waiting")
+        page.locator(".dp-question input").fill("Ada")
+        page.keyboard.press("Enter")
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        assert tries == 9, "who is gone is asked for again until it is back, and nobody else is"
     finally:
         served.close()
 

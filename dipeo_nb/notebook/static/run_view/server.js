@@ -7,6 +7,7 @@ import { h } from "./words.js";
 const AGAIN_MS = 1000; // until a stream that broke off is asked for again
 const SILENT_TRIES = 5; // in a row, after which the server counts as gone
 const BATCH_MS = 50;
+const SERVER_ERRORS = 500; // from here on a status says that something is away at this moment, as a proxy does while the server starts again
 
 const given = new URLSearchParams(location.search).get("token") ?? sessionStorage.getItem("dipeo-token") ?? "";
 /** The address of what this page shows, without a slash at its end. */
@@ -30,9 +31,10 @@ export function hideToken() {
 
 const rowOf = (wire) => [wire.metadata.seq, wire.type, Date.parse(wire.timestamp) / 1000, wire.node_id, wire.data];
 
-/** The events of a run after a number, as they come; returns when the stream ends. */
-async function stream(path, after, take, signal) {
+/** The events of a run after a number, as they come; returns when the stream ends. `reached` is called when the server has answered. */
+async function stream(path, after, take, signal, reached = () => {}) {
   const answer = await asked(`${path}/events?after=${after}`, { signal });
+  reached();
   if (answer.status === 204) return;
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -75,20 +77,21 @@ export async function shownRun(place, path, begun) {
   };
   const view = createRunView(place, { head, host: { send, ask } });
   let last = 0, waiting = [], timer = 0, tries = 0, over = false;
-  const flush = () => { timer = 0; view.push(waiting); waiting = []; if (head.live && tries) view.now(head.now + (performance.now() - began) / 1000); tries = 0; };
+  const flush = () => { timer = 0; view.push(waiting); waiting = []; };
+  const reached = () => { if (tries >= SILENT_TRIES) view.now(head.now + (performance.now() - began) / 1000); tries = 0; }; // a run that waits for an answer says nothing
   const take = (row) => { last = row[0]; waiting.push(row); timer ||= setTimeout(flush, BATCH_MS); };
   if (head.live) view.now(head.now);
   const follow = async () => {
     for (;;) {
       try {
-        await stream(path, last, take, closing.signal);
-        break;
+        await stream(path, last, take, closing.signal, reached);
+        if (!(await got(`${path}/head`)).live) break; // else the stream has ended, not the run: a proxy or the server ended it
       } catch (error) {
         if (closing.signal.aborted) return;
-        if (error.status) throw error;
+        if (error.status < SERVER_ERRORS) throw error;
         if (++tries === SILENT_TRIES) view.gone();
-        await new Promise((go) => setTimeout(go, AGAIN_MS));
       }
+      await new Promise((go) => setTimeout(go, AGAIN_MS));
     }
     clearTimeout(timer);
     flush();
