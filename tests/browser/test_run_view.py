@@ -96,6 +96,28 @@ def test_a_run_that_was_cut_off_shows_what_it_had_said(page: Page) -> None:
     expect(page.locator(".dp-figures")).to_contain_text(f"~{pieces} tok")
 
 
+def test_what_was_lost_on_the_way_can_be_sent_again(page: Page) -> None:
+    """An answer and a stop that nothing came of, as when the connection was away in that moment."""
+    page.clock.install()
+    diagram = DomainDiagram((DomainNode("a", "user_response", "Ask"),), ())
+    asked = {"prompt": "Which?", "timeout": None, "default": None, "request_id": "q1", "label": "Ask"}
+    show(page, run_page.head_of("exec_1", diagram, live=True, can=["answer", "stop"]))
+    push(page, [event(1, EventType.EXECUTION_STARTED, None, labels={"a": "Ask"}, diagram="D"), event(2, EventType.NODE_STARTED, "a", run=1, inputs={}), event(3, EventType.INTERACTIVE_PROMPT, "a", **asked)], now=0.3)  # fmt: skip
+    field, stop = page.locator(".dp-question input"), page.get_by_role("button", name="Stop")
+    field.fill("Tuesday")
+    page.keyboard.press("Enter")
+    expect(page.locator(".dp-question")).to_be_hidden()
+    stop.click()
+    expect(page.locator(".dp-stop")).to_have_text("Stopping…")
+    page.clock.fast_forward(60_000)
+    expect(page.locator(".dp-left")).to_have_text("The answer has not arrived. Send it again?")
+    expect(field).to_have_value("Tuesday")
+    field.press("Enter")
+    expect(page.locator(".dp-question")).to_be_hidden()
+    stop.click()
+    assert page.evaluate("sent") == 2 * [{"type": "answer", "id": "q1", "text": "Tuesday"}, {"type": "stop"}]
+
+
 @pytest.mark.parametrize(
     ("form", "act", "answer"),
     [

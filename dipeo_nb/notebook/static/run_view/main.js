@@ -23,6 +23,7 @@ const SAID_MS = 5000; // what has been done stands so long
 const TICK_MS = 100; // between two draws when only the clock goes on
 const NEWS_MS = 150; // and while events arrive, each of which is drawn when it comes
 const UNSEEN_MS = 1000; // of a view that is out of sight
+const STOPPED_MS = 10_000; // until a run that goes on can be stopped again: what was sent may have been lost
 const REST = 8; // times as long as a draw took, the next one waits: a view leaves the page to others, whatever it has to show
 
 /** @typedef {{run_id: string, name: string, model: string|null, svg: string, nodes: Object<string, {label: string, type: string, person: string|null, prompt: string|null}>,
@@ -41,7 +42,7 @@ let made = 0;
 export function createRunView(root, { head, host, outer }) {
   const log = new Recording(), nodes = new Map(Object.entries(head.nodes)), drawn = new Map(Object.entries(head.ids)), number = ++made;
   log.over = !head.live;
-  let live = head.live, gone = false, stopping = false;
+  let live = head.live, gone = false, stopping = 0; // when the run was told to stop
   let clock = { at: 0, since: performance.now() }; // seconds of live time, when they were heard
   let cursor = null; // null: at the end; else {position, t}
   let playing = false, rate = 1, played = 0;
@@ -133,7 +134,7 @@ export function createRunView(root, { head, host, outer }) {
     speed(x) { rate = x; schedule(); },
 
     // What is asked of the one who shows it.
-    stop() { stopping = true; host.send({ type: "stop" }); schedule(); },
+    stop() { stopping = performance.now(); host.send({ type: "stop" }); schedule(); },
     body(seq) { host.send({ type: "body", seq }); },
     ask: (what, more = {}) => host.ask({ what, ...more }),
     /** What comes of `asking`; null when it was refused, which the line below the bar then says.
@@ -236,8 +237,8 @@ export function createRunView(root, { head, host, outer }) {
     }
     const s = cursor ? log.stateAt(cursor.position) : newest, t = cursor ? cursor.t : end;
     if (!chosen) selected = pick(s, t);
-    if (newest.status !== "running") stopping = false;
-    const shown = { s, newest, t, end, log, position: cursor ? cursor.position : log.count, past: cursor !== null, live, gone, stopping, playing, rate, selected, chosen, turn: turnIndex(s.nodes.get(selected)?.turns ?? []) };
+    if (newest.status !== "running" || began - stopping > STOPPED_MS) stopping = 0;
+    const shown = { s, newest, t, end, log, position: cursor ? cursor.position : log.count, past: cursor !== null, live, gone, stopping: stopping > 0, playing, rate, selected, chosen, turn: turnIndex(s.nodes.get(selected)?.turns ?? []) };
     const held = el.contains(focusedIn(el));
     for (const part of Object.values(parts)) part.update(shown);
     if (held) hold(focusedIn(el));

@@ -341,6 +341,7 @@ export const STRINGS = {
   "question.label": "Question",
   "question.left.default": "{time} left, then the default counts",
   "question.left.fails": "{time} left, then it fails",
+  "question.lost": "The answer has not arrived. Send it again?",
   "question.next": "Next question",
   "question.past": "as it was asked then",
   "question.reject": "Reject",
