@@ -155,7 +155,7 @@ class Questions:
         if self._port is not None:
             asking.append(asyncio.ensure_future(asked_of(self._port, question)))
         if self._elsewhere:
-            asking.append(asyncio.ensure_future(self._from_elsewhere(request_id)))
+            asking.append(asyncio.ensure_future(self._from_elsewhere(request_id, before)))
         try:
             done, _ = await asyncio.wait(asking, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             with self._lock:  # an answer that was accepted meanwhile counts
@@ -193,10 +193,11 @@ class Questions:
                 return left[request_id], "user"
         return None
 
-    async def _from_elsewhere(self, request_id: str) -> Answered:
+    async def _from_elsewhere(self, *request_ids: str | None) -> Answered:
+        # Also under the former id: who answers may have read the record just before the run was resumed.
         while True:
             await asyncio.sleep(POLL_S)
-            if (found := await self._look(request_id)) is not None:
+            if (found := await self._look(*request_ids)) is not None:
                 return found
 
 

@@ -25,6 +25,7 @@ from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
 from dipeo_nb.execution.asked import unanswered
+from dipeo_nb.execution.questions import POLL_S
 from dipeo_nb.notebook import kernel, prompter
 from dipeo_nb.notebook.cell_input import CellInput, QuestionOverError
 from dipeo_nb.notebook.run import Run
@@ -275,6 +276,24 @@ def test_killed_while_a_question_waits_and_answered_from_elsewhere(base: Path):
             assert events[-1].payload["status"] == "completed"
             assert sum(e.type == "node_completed" and e.payload["label"] == "Before" for e in events) == 1
             assert not unanswered(events)
+
+
+def test_an_answer_to_the_former_question_that_comes_after_the_run_was_resumed(base: Path):
+    """Who answers has read the record before, and is slower than the process that asks again."""
+    child = process(base, "start")
+    run_id = line(child)
+    end(child)
+    with Session(settings=Settings(base_dir=base)) as session:
+        former = session.open_run(run_id).question
+        assert former is not None
+        resumed = session.resume(run_id, view=False)
+        wait_until(lambda: resumed.question)
+        time.sleep(2 * POLL_S)  # it has looked for answers that were left for the former question
+        with Runtime(Settings(base_dir=base)) as other:
+            run_sync(other.services.store.put_answer(run_id, former["request_id"], "amber"))
+            assert resumed.wait(60)
+            assert resumed.outputs == {"E": "amber"}
+            assert run_sync(other.services.store.answers(run_id)) == {}
 
 
 # A waiting cell.
