@@ -13,6 +13,7 @@ from dipeo_nb.common.loop import submit
 from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.diagram import DomainDiagram
 from dipeo_nb.domain.events import Event
+from dipeo_nb.errors import StorageError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_file import diagram_of
 from dipeo_nb.execution.run_state import RunState
@@ -32,6 +33,8 @@ else:
 
 CHECK_S = 0.05
 """Seconds between two looks whether the run has ended."""
+AGAIN_S = 1.0
+"""Seconds until a record that could not be read is read again."""
 FACE_S = 10.0
 """Seconds between two faces of a run that is going on: what a notebook has that is saved, and loses its kernel, meanwhile."""
 _LOG = logger(__name__)
@@ -276,9 +279,7 @@ class RunDisplay:
         subscription = None if feed is None else bus.subscribe(feed.see, run_id=self._state.run_id)
         try:
             if feed is not None:
-                async for page in self._read(0):
-                    for event in page:
-                        feed.see(event)
+                await self._read_into(feed)
                 self._views.add(feed)
             drawn_at, drawn = time.monotonic(), 0
             while not self._finished():
@@ -291,15 +292,28 @@ class RunDisplay:
                     drawn_at, drawn = time.monotonic(), self._state.events
                     await self._draw(self._state.snapshot(), final=False)
             if feed is not None:
-                async for page in self._read(feed.seen):  # what was not published, as the end of a run that is not recorded
-                    for event in page:
-                        feed.see(event)
+                await self._read_into(feed)  # what was not published, as the end of a run that is not recorded
         finally:
             if subscription is not None:
                 bus.unsubscribe(subscription)
             if feed is not None:
                 feed.end()
             await self._draw(self._state, final=True)
+
+    async def _read_into(self, feed: run_feed.RunFeed) -> None:
+        """Give a feed what is recorded and it has not seen. While the run goes on, a store that cannot be read is tried again."""
+        while True:
+            try:
+                async for page in self._read(feed.seen):
+                    for event in page:
+                        feed.see(event)
+            except StorageError as error:
+                if self._finished():
+                    raise
+                _LOG.warning("The record of run %s cannot be read now: %s", self._state.run_id, error)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def _draw(self, state: RunState, *, final: bool) -> None:
         if self._upper is not None:

@@ -100,6 +100,8 @@ class Views:
         self._count = 0
         self._coming: dict[str, dict[Any, Mapping[str, Any]]] = {}
         """Ids whose subjects are not here yet, as a run is displayed before its record is open; each with what pages have asked meanwhile."""
+        self._told_again: set[tuple[Any, str]] = set()
+        """Pages, and the ids of what is being told them again."""
         self._dropped: set[str] = set()
         self._sent: deque[tuple[float, int]] = deque()
         self._heard_at = 0.0
@@ -219,11 +221,23 @@ class Views:
                 case _:
                     return  # a page of another version, or of a subject that was dropped
         except DipeoError as error:
-            _LOG.warning("What a view asked for cannot be read: %s", error)
-            self._send({"type": "reply", "to": page, "id": subject_id, "unknown": True})
+            _LOG.warning("What a view asked for cannot be read: %s", error)  # at this moment: the page asks again
 
     async def _tell_again(self, subject: Subject, after: int, page: Any) -> None:
-        """Tell one page what the others know already: it was loaded later, or lost a message."""
+        """Tell one page what the others know already: it was loaded later, or lost a message.
+
+        One that asks again meanwhile, as the record is slow, is not told twice: when this ends it knows whether something is missing.
+        """
+        asked = (page, subject.id)
+        if asked in self._told_again:
+            return
+        self._told_again.add(asked)
+        try:
+            await self._tell_all_after(subject, after, page)
+        finally:
+            self._told_again.discard(asked)
+
+    async def _tell_all_after(self, subject: Subject, after: int, page: Any) -> None:
         await subject.asked({"type": "since"})
         last, first = after, True
         async for part in subject.given(after):

@@ -14,6 +14,8 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
 from playwright.sync_api import Page, expect
 
+from dipeo_nb.domain.diagram import DomainDiagram, DomainNode
+from dipeo_nb.execution import run_page
 from dipeo_nb.notebook.session import Session
 from tests.support.row_diagrams import ASKS
 
@@ -87,6 +89,113 @@ def test_a_run_is_followed_and_answered(page: Page, tmp_path: Path, monkeypatch:
         for kind, seen in (("dropped", []), ("again", ["done"])):  # a kernel keeps some runs; one may be displayed once more
             told.put({"type": kind, "id": widget.shows})
             pills(seen)
+
+
+def told(page: Page, *messages: dict[str, Any]) -> None:
+    page.evaluate("messages => { for (const message of messages) for (const take of hosts) take(message); }", list(messages))
+
+
+def asked_of(page: Page, said: list[Any], count: int) -> dict[str, Any]:
+    """The last of so many questions of the page."""
+    until = time.monotonic() + 60
+    while len(said) < count:
+        assert time.monotonic() < until, said
+        page.wait_for_timeout(20)
+    assert len(said) == count, said
+    return said[-1]
+
+
+def test_answers_that_are_lost_late_or_double(page: Page) -> None:
+    """A page asks again from where something is missing, also for an end that it has not heard of; nothing stands in its view twice."""
+    said: list[Any] = []
+    page.goto("about:blank")
+    page.expose_function("say", lambda message: said.append(message))
+    page.evaluate(HOST, [run_page.script("widget.js"), run_page.styles(), {"token": "t", "shows": "v1"}, False])
+    question = asked_of(page, said, 1)
+    assert (question["type"], question["seq"]) == ("since", 0)
+    diagram = DomainDiagram((DomainNode("a", "person_job", "Say"),), ())
+    reply = {"type": "reply", "id": "v1", "to": question["page"]}
+    head = {"kind": "run", **run_page.head_of("exec_1", diagram, live=True, can=["since"])}
+
+    def words(first: int, last: int) -> list[Any]:
+        text = "".join(f"w{n} " for n in range(first, last + 1))
+        return [
+            last,
+            "node_output",
+            1001.0,
+            "a",
+            {"kind": "text", "text": text, "is_partial": True, "pieces": last - first + 1},
+        ]
+
+    begun = [
+        [1, "execution_started", 1000.0, None, {"diagram": "D", "labels": {"a": "Say"}}],
+        [2, "node_started", 1000.0, "a", {"run": 1, "inputs": {}}],
+    ]
+    done = {**reply, "done": True, "live": True, "now": 1.0}
+    told(
+        page,
+        {**reply, "done": False, "head": head, "after": 0, "last": 2, "rows": begun},
+        {**reply, "done": False, "after": 4, "last": 6, "rows": [words(5, 6)]},  # the part before this one was lost
+        {**done, "after": 6, "last": 6},
+    )
+    assert asked_of(page, said, 2)["seq"] == 2
+    told(
+        page,
+        {**reply, "done": False, "after": 2, "last": 4, "rows": [words(3, 4)]},
+        {**reply, "done": False, "after": 2, "last": 5, "rows": [words(3, 5)]},  # of an answer to a question before
+        {**reply, "done": False, "after": 4, "last": 6, "rows": [words(5, 6)]},
+        {**done, "after": 6, "last": 6},
+    )
+    expect(page.locator(".dp-body")).to_have_text("w3 w4 w5 w6")
+    told(page, {"type": "tick", "parts": [], "now": {"v1": 2.0, "v2": 1.0}})
+    told(page, {"type": "tick", "parts": [], "now": {"v2": 2.0}})  # that v1 has ended was lost
+    assert asked_of(page, said, 3)["seq"] == 6
+    end = [7, "execution_completed", 1003.0, None, {"status": "completed", "outputs": {}}]
+    told(page, {**reply, "done": False, "after": 6, "last": 7, "rows": [end]}, {**done, "after": 7, "last": 7, "live": False})
+    expect(page.locator(".dp-pill")).to_have_text("done")
+    told(page, {"type": "tick", "parts": [], "now": {"v2": 3.0}})
+    page.wait_for_timeout(100)
+    assert len(said) == 3
+
+
+def test_a_kernel_that_is_silent_is_asked_whether_it_is_there(page: Page) -> None:
+    """It may have been away, with all that it said meanwhile, and have nothing more to say."""
+    said: list[Any] = []
+    page.clock.install()
+    page.goto("about:blank")
+    page.expose_function("say", lambda message: said.append(message))
+    page.evaluate(HOST, [run_page.script("widget.js"), run_page.styles(), {"token": "t", "shows": "v1"}, False])
+    question = asked_of(page, said, 1)
+    diagram = DomainDiagram((DomainNode("a", "person_job", "Say"),), ())
+    head = {"kind": "run", **run_page.head_of("exec_1", diagram, live=True, can=["since"])}
+    begun = [1, "execution_started", 1000.0, None, {"diagram": "D", "labels": {"a": "Say"}}]
+    reply = {"type": "reply", "id": "v1", "to": question["page"], "done": True, "now": 1.0}
+    told(page, {**reply, "head": head, "after": 0, "last": 1, "rows": [begun], "live": True})
+    expect(page.locator(".dp-pill")).to_have_text("running")
+    page.clock.run_for(8_000)
+    expect(page.locator(".dp-pill")).to_have_attribute("data-state", "gone")
+    assert asked_of(page, said, 2)["seq"] == 1
+    end = [2, "execution_completed", 1003.0, None, {"status": "completed", "outputs": {}}]
+    told(page, {**reply, "after": 1, "last": 2, "rows": [end], "live": False})
+    expect(page.locator(".dp-pill")).to_have_text("done")
+
+
+def test_two_tables_of_one_history(page: Page) -> None:
+    """As in two tabs: both get every answer, and each takes its own; what was not answered is asked for again."""
+    said: list[Any] = []
+    page.goto("about:blank")
+    page.expose_function("say", lambda message: said.append(message))
+    for _ in range(2):
+        page.evaluate(HOST, [run_page.script("history_widget.js"), run_page.styles(), {"token": "t"}, False])
+    asked_of(page, said, 2)
+    row = {"run_id": "exec_1", "short_id": "1", "diagram": "Mine", "status": "completed", "started_at": 1000.0}
+    told(page, {"id": said[1]["id"], "total": 1, "runs": [row]})
+    expect(page.get_by_role("button", name="Mine")).to_have_count(1)
+    told(page, {"id": said[0]["id"], "error": "The database is locked."})
+    expect(page.get_by_role("alert").filter(has_text="locked")).to_have_count(1)
+    told(page, {"id": asked_of(page, said, 3)["id"], "total": 1, "runs": [row]})
+    expect(page.get_by_role("button", name="Mine")).to_have_count(2)
+    expect(page.get_by_role("alert").filter(has_text="locked")).to_have_count(0)
 
 
 def test_without_a_view_it_is_static(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from dipeo_nb.diagram.document import load
 from dipeo_nb.domain.chat import StreamEvent
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.errors import UserError
+from dipeo_nb.errors import StorageError, UserError
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook import chat_feed, view
+from dipeo_nb.notebook import chat_feed, run_display, view
 from dipeo_nb.notebook.chat_feed import ChatFeed
 from dipeo_nb.notebook.run_feed import RunFeed, joined
 from dipeo_nb.notebook.streaming_answer import StreamingAnswer
@@ -338,6 +338,86 @@ def test_a_page_may_ask_before_a_subject_is_there(views: view.Views, story: Stor
         ("p1", subject_id, True),
         ("p2", subject_id, True),
     ]
+
+
+def test_a_record_that_cannot_be_read_at_this_moment_is_asked_for_again(views: view.Views, story: Story):
+    """The page is not told that there is no such run, which would end its view, and has its answer when it asks once more."""
+    feed, fails = story.feed(), iter([True, True])
+    for event in story.events:
+        feed.see(event)
+    read = feed._read
+
+    async def away(after: int) -> AsyncIterator[Iterable[Event]]:
+        if next(fails, False):
+            raise StorageError("The database is locked.")
+        async for page in read(after):
+            yield page
+
+    feed._read = away
+
+    async def ask() -> None:
+        views.add(feed)
+        await asyncio.sleep(0.2)
+        feed._recent.clear()
+        for message in ({"type": "since", "seq": 0}, {"type": "body", "seq": 1}, {"type": "since", "seq": 0}):
+            views.widget._handle_custom_msg({**message, "of": "v1", "page": "p1"}, [])
+            await asyncio.sleep(0.2)
+
+    run_sync(ask())
+    replies = [message for _, message in Wire.sent if message.get("to") == "p1"]
+    assert [reply.get("done") for reply in replies] == [False, True]
+    feed.end()
+
+
+def test_a_view_of_a_run_whose_record_cannot_be_read_at_this_moment_comes_later(story: Story, monkeypatch: pytest.MonkeyPatch):
+    """A store may be away for a moment; what has ended is not tried again."""
+    monkeypatch.setattr(run_display, "AGAIN_S", 0.0)
+    feed, fails, going = story.feed(), iter([True, True]), [True]
+
+    async def away(after: int) -> AsyncIterator[Iterable[Event]]:
+        yield story.events[after : after + 1]
+        if not going or next(fails, False):
+            raise StorageError("The server is away.")
+        yield story.events[after + 1 :]
+
+    display = run_display.RunDisplay(None, story.state, story.diagram, read=away, finished=lambda: not going)
+    run_sync(display._read_into(feed))
+    assert feed.seen == len(story.events)
+    going.clear()
+    with pytest.raises(StorageError):
+        run_sync(display._read_into(feed))
+
+
+def test_a_page_that_asks_again_while_it_is_answered_is_told_once(views: view.Views, story: Story):
+    """It does so where the record is slow; each further answer would make it slower."""
+    feed, ready = story.feed(), asyncio.Event()
+    for event in story.events:
+        feed.see(event)
+    read = feed._read
+
+    async def slowly(after: int) -> AsyncIterator[Iterable[Event]]:
+        await ready.wait()
+        async for page in read(after):
+            yield page
+
+    feed._read = slowly
+
+    async def ask() -> None:
+        views.add(feed)
+        await asyncio.sleep(0.2)
+        feed._recent.clear()
+        for page in ("p1", "p1", "p2", "p1"):
+            views.widget._handle_custom_msg({"type": "since", "of": "v1", "seq": 0, "page": page}, [])
+        await asyncio.sleep(0.2)
+        ready.set()
+        await asyncio.sleep(0.5)
+        views.widget._handle_custom_msg({"type": "since", "of": "v1", "seq": 1, "page": "p1"}, [])
+        await asyncio.sleep(0.2)
+
+    run_sync(ask())
+    replies = [message for _, message in Wire.sent if message["type"] == "reply"]
+    assert [reply["to"] for reply in replies if reply["done"]] == ["p1", "p2", "p1"]
+    feed.end()
 
 
 def test_a_subject_that_was_dropped_can_come_back(views: view.Views, monkeypatch: pytest.MonkeyPatch):

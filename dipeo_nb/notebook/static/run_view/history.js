@@ -7,7 +7,7 @@ import { count, focusedIn, h, line, mark, money, put, seconds, tokens, word } fr
 const COLUMNS = ["diagram", "status", "started", "duration", "tokens", "cost", "model", "inputs", "note"];
 const SORTED = new Set(["status", "started", "duration", "diagram"]), NUMBERS = new Set(["duration", "tokens", "cost"]);
 const STATES = ["completed", "failed", "running", "aborted", "interrupted", "paused"];
-const ROWS = 25, TYPING_MS = 250, REFRESH_MS = 2000; // while a run that is shown goes on, its row is asked for again
+const ROWS = 25, TYPING_MS = 250, REFRESH_MS = 2000; // while a run that is shown goes on, its row is asked for again, and what could not be answered
 
 function ago(at) {
   const past = Date.now() / 1000 - at;
@@ -62,7 +62,7 @@ export function createHistory(root, host, theme = null) {
     const number = ++asked, found = await tried(() => host.query({ ...query }));
     if (over || number !== asked) return; // another question has been asked since
     if (found) { [total, runs] = [found.total, found.runs]; draw(); }
-    if (runs.some((run) => run.status === "running" || run.status === "pending")) again = setTimeout(ask, REFRESH_MS);
+    if (!found || runs.some((run) => run.status === "running" || run.status === "pending")) again = setTimeout(ask, REFRESH_MS);
   }
   function draw() {
     const held = focusedIn(body), focused = body.contains(held) ? [held.closest("tr").dataset.run, held.dataset.part] : null;

@@ -6,7 +6,7 @@ import { tr } from "./strings.js";
 const PATIENCE_MS = 20_000;
 
 function render({ model, el }) {
-  const waiting = new Map();
+  const waiting = new Map(), name = Math.random().toString(36).slice(2); // the same answers come to other tables of this widget, as in a second tab
   let number = 0;
   const answered = (message) => {
     const { resolve, reject } = waiting.get(message?.id) ?? {};
@@ -15,7 +15,7 @@ function render({ model, el }) {
     else resolve?.(message);
   };
   const ask = (message) => new Promise((resolve, reject) => {
-    const id = ++number;
+    const id = `${name}-${++number}`;
     waiting.set(id, { resolve, reject });
     setTimeout(() => answered({ id, error: tr("history.silent") }), PATIENCE_MS);
     model.send({ ...message, id });

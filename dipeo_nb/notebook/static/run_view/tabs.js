@@ -6,6 +6,8 @@ import { tr } from "./strings.js";
 import { count, h, isCut, line, mark, money, put, seconds, textOf, tokens, unmarked } from "./words.js";
 import { diffed } from "./word_diff.js";
 
+const WHOLE_MS = 10_000; // until a whole value that has not come can be asked for again
+
 /** The names of the tabs for a type of node. */
 export const tabsOf = (kind) => (kind === "person_job" ? ["answer", "prompt", "memory", "inputs", "calls", "log"] : kind === "code_job" ? ["output", "code", "inputs", "log"] : ["output", "inputs", "calls", "log"]);
 
@@ -23,7 +25,7 @@ const passage = (text) => h("p", { class: "dp-said", dir: "auto" }, text);
 /** What is shown of a value that came without its end, and how to get the rest. */
 function rest(view, value, seq) {
   if (!isCut(value) || seq === null) return null;
-  return h("p", { class: "dp-note" }, `${tr("rest.more", { n: tokens(value.$cut - value.text.length) })} `, view.can("body") ? h("button", { type: "button", class: "dp-link", onclick: (e) => { e.target.disabled = true; view.body(seq); } }, tr("rest.all")) : null);
+  return h("p", { class: "dp-note" }, `${tr("rest.more", { n: tokens(value.$cut - value.text.length) })} `, view.can("body") ? h("button", { type: "button", class: "dp-link", onclick: (e) => { e.target.disabled = true; setTimeout(() => { e.target.disabled = false; }, WHOLE_MS); view.body(seq); } }, tr("rest.all")) : null);
 }
 
 /** A value as it is read best. */

@@ -8,7 +8,8 @@ import { createRunTable } from "./run_table.js";
 import { tr } from "./strings.js";
 
 const SILENCE_MS = 6000; // the kernel speaks once a second while a run goes on; silence means that it is gone
-const PATIENCE_MS = 3000; // for an answer to a question about what is missing
+const PATIENCE_MS = 3000; // for an answer to a question about what is missing; twice as long each time
+const DOUBLINGS = 4; // of that, at most
 const ORDER_MS = 30_000; // for what was ordered: another run may need a diagram to be read and checked
 const GRACE_MS = 30_000; // a view that Lab has taken off the page, as it does with cells out of sight, is kept for so long
 const CREATE = { run: createRunView, chat: createChatView, table: createRunTable };
@@ -23,6 +24,7 @@ class Subject {
   live = false;
   whole = false; // whether all that had happened when it was asked for is here
   asked = 0; // when what is missing was asked for
+  tries = 0; // how often in a row without anything that came of it
 }
 
 class Page {
@@ -34,6 +36,7 @@ class Page {
   #shown = new Set(); // elements in which a front end displays the widget itself; marimo closes them off from the page
   #heard = performance.now();
   #gone = false;
+  #probed = 0; // when a kernel that is silent was asked whether it is there
   #requests = 0;
   #waiting = new Map(); // number of a request → {resolve, reject}
   #dropped = new Set(); // ids of which the kernel knows nothing any more: what is in the page of them stays as it is
@@ -207,10 +210,13 @@ class Page {
   }
 
   #ask(id, subject) {
-    if (!subject || (subject.asked && performance.now() - subject.asked < PATIENCE_MS)) return;
+    if (!subject || (subject.asked && performance.now() - subject.asked < this.#patience(subject))) return;
+    subject.tries = subject.asked ? Math.min(subject.tries + 1, DOUBLINGS) : 0;
     subject.asked = performance.now();
     this.#say({ type: "since", of: id, seq: subject.last });
   }
+
+  #patience(subject) { return PATIENCE_MS * 2 ** subject.tries; }
 
   #take = (message) => {
     this.#heard = performance.now();
@@ -232,6 +238,8 @@ class Page {
         subject.now = seconds;
         for (const view of subject.views) view.now(seconds);
       }
+      // What goes on says so in each of these: of one that does not, the end was lost.
+      if (message.now) for (const [id, subject] of this.#subjects) if (subject.live && !subject.asked && !Object.hasOwn(message.now, id)) this.#ask(id, subject);
     } else if (message.to === this.#name) this.#reply(message);
     else if (message.type === "dropped") this.#drop(message.id);
     else if (message.type === "again" && this.#dropped.delete(message.id)) this.#look();
@@ -248,10 +256,15 @@ class Page {
       return;
     }
     if (message.unknown) return this.#drop(message.id);
-    if (message.done) return this.#know(subject, message);
+    if (message.done) {
+      if (message.after <= subject.last) return this.#know(subject, message);
+      subject.asked = 0; // a part of the answer was lost
+      return this.#ask(message.id, subject);
+    }
     subject.head ??= message.head;
     this.#add(subject, message);
     subject.asked = performance.now();
+    subject.tries = 0;
   }
 
   /** With this message, all that has happened is here. */
@@ -265,7 +278,8 @@ class Page {
   }
 
   #add(subject, part) {
-    if (part.rows !== undefined && part.last > subject.last) {
+    // What begins elsewhere belongs to the answer to an earlier question: a row may stand for several events, some of which are here.
+    if (part.rows !== undefined && part.after === subject.last && part.last > subject.last) {
       subject.last = part.last;
       subject.parts.push(part.rows);
       for (const view of subject.views) view.push(part.rows);
@@ -325,10 +339,16 @@ class Page {
   #tick() {
     const now = performance.now();
     for (const mount of [...this.#mounts]) if (mount.lost && now - mount.lost > GRACE_MS && !mount.covered.isConnected) this.#uncover(mount);
-    const live = [...this.#subjects.values()].some((subject) => subject.live);
+    const [id, live] = [...this.#subjects].find(([, subject]) => subject.live) ?? [];
+    if (live && now - this.#heard > SILENCE_MS) {
+      if (!this.#gone) this.#lose();
+      if (now - this.#probed > SILENCE_MS) { // where all has ended meanwhile, a kernel that is back says nothing unasked
+        this.#probed = now;
+        this.#ask(id, live);
+      }
+    }
     if (this.#gone) return;
-    for (const [id, subject] of this.#subjects) if (subject.asked && now - subject.asked > PATIENCE_MS) this.#ask(id, subject);
-    if (live && now - this.#heard > SILENCE_MS) this.#lose();
+    for (const [other, subject] of this.#subjects) if (subject.asked && now - subject.asked > this.#patience(subject)) this.#ask(other, subject);
   }
 
   #lose() {
