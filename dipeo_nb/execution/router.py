@@ -19,7 +19,7 @@ from dipeo_nb.common.redaction import logger
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event
 from dipeo_nb.domain.ports import EventBus, EventHandler, RunStore, Subscription
-from dipeo_nb.errors import DipeoError, UserError
+from dipeo_nb.errors import DipeoError, StorageError, UserError
 
 PAUSE_S = 0.05
 """Seconds before a delivery is tried again; twice as long each time."""
@@ -30,7 +30,7 @@ class MessageRouter:
     """Serves any number of connections with the events of any number of runs.
 
     A connection is a handler with a name. It is called with one event at a time. When it raises or is late, it is called again with
-    the same event; when that happens `max_failures` times in a row, the connection is removed. No connection ever waits for
+    the same event; when that happens `max_failures` times in a row, or the store cannot be read as often, the connection is removed. No connection ever waits for
     another one, and no run for any of them.
 
     Args:
@@ -199,7 +199,7 @@ class MessageRouter:
 
     async def _serve(self, connection: _Connection, run_id: str, after: int) -> None:
         try:
-            async with aclosing(self.events(run_id, after=after)) as events:
+            async with aclosing(self._persistently(connection, run_id, after)) as events:
                 async for event in events:
                     async with connection.one_at_a_time:
                         await self._deliver(connection, event)
@@ -211,6 +211,24 @@ class MessageRouter:
         finally:
             if connection.tasks.get(run_id) is asyncio.current_task():
                 del connection.tasks[run_id], connection.positions[run_id]
+
+    async def _persistently(self, connection: _Connection, run_id: str, after: int) -> AsyncGenerator[Event]:
+        """The events; a store that cannot be read is tried again as often as a delivery is. Raises the last error."""
+        failed = 0
+        while True:
+            try:
+                async with aclosing(self.events(run_id, after=after)) as events:
+                    async for event in events:
+                        failed, after = 0, event.seq
+                        yield event
+            except StorageError as error:
+                failed += 1
+                if failed >= self._max_failures:
+                    raise
+                _LOG.warning("Connection %s: run %s cannot be read now: %s", connection.id, run_id, error)
+                await asyncio.sleep(PAUSE_S * 2 ** (failed - 1))
+            else:
+                return
 
     async def _deliver(self, connection: _Connection, event: Event) -> None:
         """Raises the last error when it failed too often."""

@@ -388,6 +388,28 @@ def test_a_store_that_cannot_be_read(caplog: pytest.LogCaptureFixture):
     assert isinstance(told[0], StorageError)
 
 
+def test_a_store_that_is_away_for_a_moment():
+    """A connection goes on where it was."""
+    got: list[int] = []
+    fails = iter([False, True, True, False, True, True, False])
+
+    class Shaky(InMemoryRunStore):
+        async def events(self, *args: Any, **options: Any) -> list[Event]:
+            if next(fails, False):
+                raise StorageError("The server is away.", hint="Wait.", cause="unavailable")
+            return await super().events(*args, **options)
+
+    async def go() -> None:
+        async with stage(Shaky(), queue_size=3) as s:
+            await s.tell(8, last=True, heard=False)
+            await s.router.register_connection("c", lambda one: got.append(one.seq))
+            await s.router.subscribe_connection_to_execution("c", "r")
+            await until(lambda: len(got) == 8)
+
+    run_sync(go())
+    assert got == seqs(1, 8)
+
+
 OTHER = """
 import asyncio, sys
 from tests.unit.execution.test_router import Stage
