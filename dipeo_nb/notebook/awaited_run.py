@@ -107,11 +107,18 @@ class AwaitedRun(RunFacts, Generic[R]):
         return self._awaited().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        seq = 0
-        while events := await self._next_events(seq):
+        seq, last = 0, await self._last()
+        while (last is None or seq < last) and (events := await self._next_events(seq)):
             for event in events:
                 seq = event.seq
                 yield event
+
+    async def _last(self) -> int | None:
+        """Where to end with a run that goes on elsewhere: if events come faster than they are read, that would be when it ends."""
+        if self._execution is not None or self._recorded is not None:
+            return None
+        row = await run_on_loop(self._runtime.find_run(self.id))
+        return row.events
 
     async def _next_events(self, seq: int) -> list[Event]:
         if self._answers is None or not kernel.unattended():

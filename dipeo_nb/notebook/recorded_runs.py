@@ -104,10 +104,12 @@ class RecordedRuns(ABC):
             page = await page_of_runs(store, query)
             return {"total": page.total, "runs": await run_facts(store, page.runs)}
 
-        opened: dict[str, Run] = {}  # which have ended: one that is opened again is the same view
+        opened: dict[str, Run] = {}  # one that is opened again is the same view, unless more has happened since, elsewhere
 
         def html(run_id: str) -> str:
-            run = opened.get(run_id) or self.open_run(run_id)
+            run, row = opened.get(run_id), run_sync(self.runtime.find_run(run_id))
+            if run is None or (run.recorded_state.events, run.recorded_state.status) != (row.events, row.status):
+                run = self.open_run(run_id)
             if run.finished:
                 opened[run_id] = run
             return run.html_inside()

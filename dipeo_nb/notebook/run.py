@@ -174,7 +174,7 @@ class Run(ShownRun["RunResult"]):
 
     As the last line of a cell, it is shown live. `await run` or `run.result()` waits for it, returns a `RunResult`, and raises
     the error that made it fail; `async for event in run` yields every event from the first, at whatever time it is started,
-    and ends with the run, failed or not.
+    and ends with the run, failed or not; of a run of another process, those there were when it was started.
 
     The error is a `RunError` (`RunAbortedError` when the run was stopped) or, when a service failed, a `ServiceError`;
     its `run_id` is the id of the run and its `run` this object.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ from dipeo_nb.execution.state.sqlite import SqliteRunStore
 from dipeo_nb.notebook.history import Runs
 from dipeo_nb.notebook.history_table import HistoryTable
 from dipeo_nb.notebook.session import Session
+from tests.support.row_diagrams import ASKS
+from tests.support.waiting import wait_until
 
 TALK = """\
 version: light
@@ -140,6 +144,42 @@ def test_the_widget_answers_its_page(session: Session) -> None:
     assert "There is no run" in page.asked(type="open", runs=["exec_nowhere"])["error"]
     assert "sorted" in page.asked(type="query", query={"sort": "x"})["error"]
     assert page.asked(type="dance") == {"id": 1}
+
+
+def test_a_run_of_another_session_is_opened_as_it_is_now(session: Session, tmp_path: Path) -> None:
+    """Also when it was opened before, while it was going on."""
+    with Session(settings=Settings(base_dir=tmp_path)) as other:
+        run = other.start(ASKS, view=False)
+        wait_until(lambda: run.question)
+        table = session.runs().live()
+        assert "Ada" not in table._html(run.id)
+        run.answer("Ada")
+        run.result()
+        html = table._html(run.id)
+        assert "Ada" in html
+        assert table._html(run.id) == html
+
+
+def test_the_events_of_a_run_that_is_written_faster_than_it_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere: a loop over them ends with those there were when it began."""
+    store = session.runtime.services.store
+    begun = [Event(1, EventType.EXECUTION_STARTED, "exec_0000", 1000.0, None, {"diagram": "D", "labels": {}, "variables": {}})]
+    run_sync(store.append([*begun, Event(2, EventType.EXECUTION_LOG, "exec_0000", 1001.0, None, {"message": "first"})]))
+    run, read, numbers = session.open_run("exec_0000"), store.events, itertools.count(3)
+
+    async def slowly(run_id: str, **options: Any) -> list[Event]:
+        seq = next(numbers)
+        assert seq < 20, "it goes on for ever"
+        await store.append([Event(seq, EventType.EXECUTION_LOG, run_id, 1002.0, None, {"message": "more"})])
+        return await read(run_id, **options)
+
+    async def seen() -> list[int]:
+        return [event.seq async for event in run]
+
+    monkeypatch.setattr(store, "events", slowly)
+    found = asyncio.run(seen())
+    assert found[:2] == [1, 2]
+    assert found == sorted(set(found))
 
 
 def test_rows_without_a_session_have_no_live_table() -> None:
