@@ -272,6 +272,7 @@ class RunServer:
             raise UserError(
                 f"'{shorten(last)}' is not the number of an event.", hint="Use ?after=SEQ, with the last seq you have."
             )
+        await self._runs_here.recorded(run_id)
         if self._runs_here.get(run_id) is None:
             row = await self.runtime.services.store.run(run_id)
             if row is not None and row.status != Status.RUNNING and row.events <= int(last):

@@ -207,12 +207,9 @@ class DiagramTools:
             await self._resume(run_id)
 
     async def _resume(self, run_id: str) -> None:
-        recorded = (await self.runtime.find_run(run_id)).events
         recovery = await self.runtime.recover(run_id, allow=self._allow)
         self.runs.begin(self.runtime.resumption(recovery, interaction=Unanswered()))
-        # A caller that follows the run from here on must not take the end of the former process for its own.
-        async with aclosing(self.runtime.router.events(run_id, after=recorded)) as events:
-            await anext(events, None)
+        await self.runs.recorded(run_id)
 
     def stop(self, run_id: str, reason: str) -> None:
         """Stop a run that is executing here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 from dipeo_nb.common.redaction import logger
@@ -23,6 +24,8 @@ class GoingRuns:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._going: dict[str, Execution] = {}
+        self._before: dict[str, int] = {}
+        """Events that each of them had when it was begun here: those that a process recorded which has ended."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ending = False
 
@@ -40,13 +43,24 @@ class GoingRuns:
     def begin(self, execution: Execution) -> None:
         """Run it in the background. Raises as `check_open`."""
         self.check_open()
-        self._going[execution.run_id] = execution
+        self._going[execution.run_id], self._before[execution.run_id] = execution, execution.journal.seq
         task = asyncio.get_running_loop().create_task(self._carried_out(execution))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def recorded(self, run_id: str) -> None:
+        """Wait until it is recorded that a run which is executing here has begun, or goes on.
+
+        Until then its record has no diagram, or the end of an earlier process, which nobody must take for the end of this run.
+        """
+        execution = self._going.get(run_id)
+        if execution is not None and execution.state.events <= (before := self._before[run_id]):
+            async with aclosing(self.runtime.router.events(run_id, after=before)) as events:
+                await anext(events, None)
+
     async def state(self, run_id: str) -> RunState:
         """What is known of a run, also of one that is not executing here. Raises UserError when there is none."""
+        await self.recorded(run_id)
         if (execution := self._going.get(run_id)) is not None:
             return execution.state
         store = self.runtime.services.store
@@ -70,3 +84,4 @@ class GoingRuns:
             _LOG.error("Run %s: %s", execution.run_id, error)
         finally:
             self._going.pop(execution.run_id, None)
+            self._before.pop(execution.run_id, None)
