@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
 from typing import Any, cast
 
 from dipeo_nb.domain.chat import TokenUsage
@@ -25,15 +23,14 @@ from dipeo_nb.domain.payloads import (
 )
 from dipeo_nb.domain.spending import total_cost
 from dipeo_nb.execution.critical_path import Waits
-from dipeo_nb.execution.node_runs import NodeRun, NodeRuns, NodeRunTable
+from dipeo_nb.execution.node_runs import Distinct, NodeRun, NodeRuns, NodeRunTable
 from dipeo_nb.execution.run_metrics import BOTTLENECK, Bottleneck, NodeMetrics, RunMetrics
 
 
 def measure(events: Iterable[Event]) -> RunMetrics:
     """Count. The events are those of one run, in order, from the first on; a run that is still running is measured up to the last one."""
     counting = Counting()
-    for event in events:
-        counting.take(event)
+    counting.take_all(events)
     return counting.result()
 
 
@@ -52,7 +49,8 @@ class Counting:
         self.worked_s: float = 0.0
         self.resumed: int = 0
         self.reached: Mapping[str, str] = {}
-        self.open: dict[str, NodeRun] = {}
+        self.open: dict[str, int] = {}
+        """Nodes at work → the places of their runs."""
         self.table: NodeRunTable = NodeRunTable()
         self.waits: Waits = Waits(self.table)
         self.allowed: int | None = None
@@ -67,22 +65,34 @@ class Counting:
         self.most_at_once: int = 0
 
     def take(self, event: Event) -> None:
-        if event.type is EventType.RUN_NOTE:
-            return  # the run may have been over for days
+        self.take_all((event,))
+
+    def take_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            _, kind, _, at, node, payload = event
+            if kind is EventType.NODE_STARTED:
+                self._node_started(node or "", at, cast(NodeStarted, payload))
+            elif kind is EventType.NODE_COMPLETED:
+                status = payload.get("status", Status.COMPLETED)
+                if status != Status.MAXITER_REACHED:  # else nothing ran: the last output was passed on
+                    self._node_ended(node or "", at, cast(NodeCompleted, payload), status)
+            elif kind is EventType.NODE_OUTPUT:
+                if "kind" in payload:
+                    self._node_output(node or "", at, cast(NodeOutput, payload))
+            elif kind is EventType.RUN_NOTE:
+                continue  # the run may have been over for days
+            else:
+                self._take_rare(event)
+            self.latest_at = at
+
+    def _take_rare(self, event: Event) -> None:
         match event.type:
             case EventType.EXECUTION_STARTED:
                 self._run_started(event, cast(ExecutionStarted, event.payload))
-            case EventType.NODE_STARTED:
-                self._node_started(event, cast(NodeStarted, event.payload))
-            case EventType.NODE_COMPLETED:
-                completed = cast(NodeCompleted, event.payload)
-                if completed.get("status") != Status.MAXITER_REACHED:  # else nothing ran: the last output was passed on
-                    self._node_ended(event, completed, completed.get("status", Status.COMPLETED))
             case EventType.NODE_ERROR:
                 error = cast(NodeError, event.payload)
-                self._node_ended(event, error, Status.FAILED, fatal=not error.get("handled"))
-            case EventType.NODE_OUTPUT if "kind" in event.payload:
-                self._node_output(event, cast(NodeOutput, event.payload))
+                fatal = not error.get("handled")
+                self._node_ended(event.node_id or "", event.occurred_at, error, Status.FAILED, fatal=fatal)
             case EventType.INTERACTIVE_PROMPT:
                 self.asked[cast(InteractivePrompt, event.payload)["request_id"]] = (
                     event.node_id or "",
@@ -91,8 +101,8 @@ class Counting:
             case EventType.INTERACTIVE_RESPONSE:
                 request_id = cast(InteractiveResponse, event.payload)["request_id"]
                 asker, at = self.asked.pop(request_id, ("", event.occurred_at))
-                if (run := self.open.get(asker)) is not None:
-                    run.note(asked_s=run.asked_s + max(0.0, event.occurred_at - at))
+                if (place := self.open.get(asker)) is not None:
+                    self._waited_for_answer(place, event.occurred_at - at)
             case EventType.EXECUTION_COMPLETED | EventType.EXECUTION_ERROR:
                 end = cast("ExecutionCompleted | ExecutionError", event.payload)
                 self.status, self.reached = end.get("status", self.status), end.get("node_status", {})
@@ -100,7 +110,6 @@ class Counting:
                 self.total_s = end.get("total_duration_ms", 0.0) / 1000
             case _:
                 pass
-        self.latest_at = event.occurred_at
 
     def _run_started(self, event: Event, payload: ExecutionStarted) -> None:
         begun_at, self.begun_at, self.status = self.begun_at, event.occurred_at, Status.RUNNING
@@ -118,62 +127,76 @@ class Counting:
         if options:
             self.parallelism = options["parallelism"]
 
-    def _node_output(self, event: Event, payload: NodeOutput) -> None:
-        node = event.node_id or ""
-        run = self.open.get(node)
+    def _node_output(self, node: str, at: float, payload: NodeOutput) -> None:
         match payload["kind"]:
-            case "text" if run is not None and run.first_text_s is None:
-                run.note(first_text_s=max(0.0, event.occurred_at - run.started_at))
+            case "text":
+                place, table = self.open.get(node), self.table
+                if place is not None and "first_text_s" not in table.rare.get(place, ()):
+                    NodeRun(table, place).note(first_text_s=max(0.0, at - table.started[place]))
             case "run":
                 self.children.add(payload["data"]["run_id"])
-            case "item" if run is not None:
-                run.note(kept_at=event.occurred_at)
+            case "item":
+                if (place := self.open.get(node)) is not None:
+                    NodeRun(self.table, place).note(kept_at=at)
             case "usage" if payload.get("background"):
-                if (ended := self.waits.ended_run(node, payload.get("run", 1))) is not None:
+                if (place := self.waits.ended_run(node, payload.get("run", 1))) >= 0:
                     data = payload["data"]
-                    ended.paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
+                    NodeRun(self.table, place).paid(data["usage"], data.get("cost_usd"), data.get("calls", 1))
             case "usage":
                 self.paid[node].append(payload["data"])
             case _:
                 pass
 
-    def _node_started(self, event: Event, payload: NodeStarted) -> None:
-        node = event.node_id or ""
-        inputs = [(source, number) for source, number in payload.get("arrived") or payload.get("inputs", {}).values()]
-        run = self.table.add(
-            node, payload.get("label", node), payload.get("node_type", ""), payload.get("run", 1),
-            self.begun_at, event.occurred_at, inputs,
-        )  # fmt: skip
-        self.waits.started(run)
-        self.labels.setdefault(node, run.label)
-        self.open[node] = run
-        self.most_at_once = max(self.most_at_once, len(self.open))
+    def _node_started(self, node: str, at: float, payload: NodeStarted) -> None:
+        label, number = payload.get("label", node), payload.get("run", 1)
+        inputs = payload.get("arrived") or payload.get("inputs", {}).values()
+        ready_at, after = self.waits.started(node, number, inputs, self.begun_at)
+        self.open[node] = self.table.add((node, label, payload.get("node_type", "")), number, ready_at, at, after, inputs)
+        if node not in self.labels:
+            self.labels[node] = label
+        if len(self.open) > self.most_at_once:
+            self.most_at_once = len(self.open)
 
-    def _node_ended(self, event: Event, payload: NodeCompleted | NodeError, status: str, *, fatal: bool = False) -> None:
-        node = event.node_id or ""
-        if (run := self.open.pop(node, None)) is None:
+    def _node_ended(
+        self, node: str, at: float, payload: NodeCompleted | NodeError, status: str, *, fatal: bool = False
+    ) -> None:
+        if (place := self.open.pop(node, None)) is None:
             return
-        meta = payload.get("meta", {})
-        run.ended_at, run.status = event.occurred_at, status
-        if meta:
+        table = self.table
+        table.ended[place] = at
+        table.status[place] = table.status_number(status)
+        for asked in (
+            [k for k, (asker, _) in self.asked.items() if asker == node] if self.asked else ()
+        ):  # nobody answered in time
+            self._waited_for_answer(place, at - self.asked.pop(asked)[1])
+        if meta := payload.get("meta"):
+            self._note(NodeRun(table, place), meta)
+        if self.paid:
+            self.paid.pop(node, None)  # the sum has them
+        full = self.parallelism is not None and len(self.open) + 1 >= self.parallelism
+        self.waits.ended(place, node, table.run[place], was_full=full, fatal=fatal)
+
+    def _note(self, run: NodeRun, meta: Mapping[str, Any]) -> None:
+        if "retries" in meta or "reused" in meta or "model" in meta:
             run.note(retries=meta.get("retries", 0), reused="reused" in meta, model=meta.get("model"))
-        for asked in [k for k, (asker, _) in self.asked.items() if asker == node]:  # nobody answered in time
-            run.note(asked_s=run.asked_s + max(0.0, event.occurred_at - self.asked.pop(asked)[1]))
         if (usage := meta.get("usage")) is not None:
             run.paid(usage, meta.get("cost_usd"), meta.get("calls", 1))
-        self.paid.pop(node, None)  # the sum has them
-        full = self.parallelism is not None and len(self.open) + 1 >= self.parallelism
-        self.waits.ended(run, was_full=full, fatal=fatal)
+
+    def _waited_for_answer(self, place: int, seconds: float) -> None:
+        run = NodeRun(self.table, place)
+        run.note(asked_s=run.asked_s + max(0.0, seconds))
 
     def _cut_off(self) -> None:
         self.waits.cut_off(self.open.values())
-        for run in self.open.values():
-            run.status, run.cut_at = Status.INTERRUPTED, self.latest_at
+        for node, place in self.open.items():
+            run = NodeRun(self.table, place)
+            self.table.status[place] = self.table.status_number(Status.INTERRUPTED)
+            self.table.cut[place] = self.latest_at
             for asker, at in self.asked.values():
-                if asker == run.node_id:
-                    run.note(asked_s=run.asked_s + max(0.0, self.latest_at - at))
+                if asker == node:
+                    self._waited_for_answer(place, self.latest_at - at)
             self.lost_s += max(0.0, self.latest_at - (run.kept_at or run.started_at))
-            for call in self.paid.pop(run.node_id, ()):
+            for call in self.paid.pop(node, ()):
                 run.paid(call["usage"], call.get("cost_usd"), call.get("calls", 1))
                 run.note(model=call.get("model", run.model))
         self.open.clear()
@@ -183,21 +206,14 @@ class Counting:
         """The figures up to the last event."""
         if self.total_s is not None:
             self._cut_off()  # what a failed or stopped run left
-        for run in self.open.values():
-            run.cut_at = self.latest_at
+        for place in self.open.values():
+            self.table.cut[place] = self.latest_at
         duration = self.total_s if self.total_s is not None else self.worked_s + max(0.0, self.latest_at - self.begun_at)
         table = self.table
-        of_node = [array("q") for _ in table.nodes]
-        for place, node in enumerate(table.node):
-            of_node[node].append(place)
-        by_node: defaultdict[str, list[int]] = defaultdict(list)
-        for node, (node_id, _, _) in enumerate(table.nodes):
-            by_node[node_id].append(node)
-        nodes = sorted(
-            (_node(table, sorted(chain(*(of_node[n] for n in some)))) for some in by_node.values()), key=lambda n: -n.working_s
-        )
-        path = self.waits.critical_path(None if self.total_s is not None else self.open.values())
         paid = [NodeRun(table, place) for place in sorted(table.rare)]
+        nodes = _nodes(table, paid)
+        known = {node.node_id for node in nodes}
+        path = self.waits.critical_path(None if self.total_s is not None else self.open.values())
         finished = [run for run in paid if run.calls]
         models = Counter[str]()
         for run in finished:
@@ -222,7 +238,7 @@ class Counting:
             lost_s=self.lost_s,
             reused=sum(run.reused for run in paid),
             children=len(self.children),
-            skipped=[label for node, label in self.labels.items() if node not in by_node],
+            skipped=[label for node, label in self.labels.items() if node not in known],
             at_limit=[self.labels.get(n, n) for n, s in self.reached.items() if s == Status.MAXITER_REACHED],
             nodes=nodes,
             runs=NodeRuns(table),
@@ -236,49 +252,94 @@ def _cost(runs: Sequence[NodeRun]) -> float | None:
     return total_cost(run.cost_usd for run in runs if run.calls)
 
 
-def _node(table: NodeRunTable, places: Sequence[int]) -> NodeMetrics:
-    first = NodeRun(table, places[0])
+class _Sums:
+    """Of all runs of one node."""
+
+    __slots__ = ("cut_off", "failed", "first", "longest", "rare", "runs", "waiting", "working")
+
+    def __init__(self, first: tuple[str, str, str]) -> None:
+        self.first = first
+        self.runs = Distinct()
+        self.failed = self.cut_off = 0
+        self.working = self.longest = self.waiting = 0.0
+        self.rare: list[NodeRun] = []
+
+    def result(self) -> NodeMetrics:
+        node_id, label, kind = self.first
+        texts = [run.first_text_s for run in self.rare if run.first_text_s is not None]
+        return NodeMetrics(
+            node_id=node_id,
+            label=label,
+            type=kind,
+            # One that was cut off or failed, and was begun again when the run was resumed, counts once.
+            runs=len(self.runs),
+            failed=self.failed,
+            cut_off=self.cut_off,
+            working_s=self.working,
+            longest_s=self.longest,
+            waiting_s=self.waiting,
+            asked_s=sum(run.asked_s for run in self.rare),
+            first_text_s=sum(texts) / len(texts) if texts else None,
+            usage=sum((run.usage for run in self.rare), TokenUsage()),
+            cost_usd=_cost(self.rare),
+            calls=sum(run.calls for run in self.rare),
+            retries=sum(run.retries for run in self.rare),
+        )
+
+
+def _nodes(table: NodeRunTable, rare: Iterable[NodeRun]) -> list[NodeMetrics]:
+    """The nodes that ran, longest work first.
+
+    Args:
+        rare: runs with fields that most do not have, in order.
+    """
+    by_node: dict[str, _Sums] = {}
+    of_kind: list[_Sums] = []
+    for node in table.nodes:
+        if (sums := by_node.get(node[0])) is None:
+            sums = by_node[node[0]] = _Sums(node)
+        of_kind.append(sums)
+    for run in rare:
+        of_kind[table.node[run.place]].rare.append(run)
     failed, cut_off = table.status_number(Status.FAILED), table.status_number(Status.INTERRUPTED)
-    ended = [place for place in places if table.ended[place] == table.ended[place]]
-    rare = [NodeRun(table, place) for place in places if place in table.rare]
-    texts = [run.first_text_s for run in rare if run.first_text_s is not None]
-    working = longest = waiting = 0.0
-    for run in map(NodeRun, repeat(table), places):
-        worked = run.working_s
-        working, longest = working + worked, max(longest, worked)
-        waiting += run.waiting_s
-    return NodeMetrics(
-        node_id=first.node_id,
-        label=first.label,
-        type=first.type,
-        # One that was cut off or failed, and was begun again when the run was resumed, counts once.
-        runs=len({table.run[place] for place in ended}),
-        failed=sum(table.status[place] == failed for place in ended),
-        cut_off=sum(table.status[place] == cut_off for place in places),
-        working_s=working,
-        longest_s=longest,
-        waiting_s=waiting,
-        asked_s=sum(run.asked_s for run in rare),
-        first_text_s=sum(texts) / len(texts) if texts else None,
-        usage=sum((run.usage for run in rare), TokenUsage()),
-        cost_usd=_cost(rare),
-        calls=sum(run.calls for run in rare),
-        retries=sum(run.retries for run in rare),
-    )
+    columns = zip(table.node, table.status, table.ready, table.started, table.ended, NodeRuns(table).work(), strict=True)
+    for kind, status, ready_at, started_at, ended_at, (_, number, worked) in columns:
+        sums = of_kind[kind]
+        sums.working += worked
+        if worked > sums.longest:
+            sums.longest = worked
+        if started_at > ready_at:
+            sums.waiting += started_at - ready_at
+        if ended_at == ended_at:
+            sums.runs.add(number)
+            if status == failed:
+                sums.failed += 1
+        if status == cut_off:
+            sums.cut_off += 1
+    return sorted((sums.result() for sums in by_node.values()), key=lambda node: -node.working_s)
 
 
-def _bottlenecks(path: Sequence[NodeRun], duration: float) -> list[Bottleneck]:
-    seconds: defaultdict[str, float] = defaultdict(float)
-    labels: dict[str, str] = {}
-    numbers: defaultdict[str, set[int]] = defaultdict(set)
-    for run in path:
-        node = run.node_id
-        seconds[node] += run.working_s
-        labels.setdefault(node, run.label)
-        numbers[node].add(run.run)
-    found = [
-        Bottleneck(node, labels[node], worked, min(1.0, worked / duration), len(numbers[node]))
-        for node, worked in seconds.items()
-        if duration > 0 and worked / duration >= BOTTLENECK
+def _bottlenecks(path: NodeRuns, duration: float) -> list[Bottleneck]:
+    found: dict[str, _Share] = {}
+    for (node_id, label, _), number, worked in path.work():
+        if (share := found.get(node_id)) is None:
+            share = found[node_id] = _Share(label)
+        share.seconds += worked
+        share.runs.add(number)
+    large = [
+        Bottleneck(node_id, share.label, share.seconds, min(1.0, share.seconds / duration), len(share.runs))
+        for node_id, share in found.items()
+        if duration > 0 and share.seconds / duration >= BOTTLENECK
     ]
-    return sorted(found, key=lambda one: -one.seconds)
+    return sorted(large, key=lambda one: -one.seconds)
+
+
+class _Share:
+    """Of one node in the critical path."""
+
+    __slots__ = ("label", "runs", "seconds")
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.seconds = 0.0
+        self.runs = Distinct()

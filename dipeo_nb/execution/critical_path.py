@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dipeo_nb.execution.node_runs import NodeRun, NodeRuns, NodeRunTable
 from dipeo_nb.execution.run_metrics import NOTABLE_S
@@ -38,7 +39,7 @@ class _Numbers:
 
 
 class Waits:
-    """Takes each run of a node that starts, ends or is cut off, in order.
+    """Takes each run of a node that starts, ends or is cut off, in order; runs are given and told by their places in the table.
 
     Args:
         table: the runs.
@@ -49,9 +50,9 @@ class Waits:
         self._done: dict[str, _Numbers] = {}
         """Node → run → its place among the ends."""
         self._ends = array("q")
-        """The runs that ended, in the order of ends, by their places in the table."""
-        self._was_full = bytearray()
-        """Of each of them, whether until then no place was free."""
+        """The runs that ended, in the order of ends."""
+        self._full = -1
+        """The latest of these ends until which no place was free; -1: there is none."""
         self._rounds = array("q")
         """Of each of them, how often nodes had been started together before."""
         self._round = 0
@@ -60,102 +61,113 @@ class Waits:
         self._resumed = False
         self._earlier = 0
         """Ends before the run was resumed."""
-        self._cut: dict[tuple[str, int], NodeRun] = {}
+        self._cut: dict[tuple[str, int], int] = {}
         """(node, run) → its latest attempt that is made again when the run is resumed."""
-        self._at_cut: NodeRun | None = None
-        """The one, among the runs that were cut off together last, that had been at work longest."""
-        self._failed: NodeRun | None = None
-        """The run that made the run fail."""
+        self._at_cut = -1
+        """The one, among the runs that were cut off together last, that had been at work longest; -1: there is none."""
+        self._failed = -1
+        """The run that made the run fail; -1: none did."""
 
-    def started(self, run: NodeRun) -> None:
-        """Note what it waited for (`after`), and since when it was ready; until now that is when the whole run began."""
+    def started(self, node_id: str, run: int, inputs: Iterable[Sequence[Any]], begun_at: float) -> tuple[float, int]:
+        """Since when a run of a node that starts was ready, and what it waited for (-1: nothing).
+
+        Args:
+            inputs: (node, run) of each.
+            begun_at: when the whole run began.
+        """
         if not self._starting:
             self._starting, self._round = True, self._round + 1
-        latest = max((self._end_of(*place) for place in run.inputs), default=-1)
-        if latest >= 0:
-            run.ready_at = max(run.ready_at, self._ended_run(latest).end)
-        run.after, held_back = self._waited_for(run, latest)
-        if held_back and run.after is not None:
-            run.ready_at = max(run.ready_at, run.after.end)
+        latest = -1
+        for source, number in inputs:
+            if (numbers := self._done.get(source)) is not None and (place := numbers.get(number)) > latest:
+                latest = place
+        ready_at, ended = begun_at, self._table.ended
+        if latest >= 0 and (at := ended[self._ends[latest]]) > ready_at:
+            ready_at = at
+        if latest >= 0 and latest == len(self._ends) - 1 and latest >= self._earlier:  # nothing else has ended since
+            return ready_at, self._ends[latest]
+        after, held_back = self._waited_for(node_id, run, latest)
+        return max(ready_at, ended[after]) if held_back else ready_at, after
 
-    def ended(self, run: NodeRun, *, was_full: bool, fatal: bool) -> None:
+    def ended(self, place: int, node_id: str, run: int, *, was_full: bool, fatal: bool) -> None:
         """It has ended.
 
         Args:
             was_full: no place was free until then.
             fatal: it failed, and the whole run with it.
         """
-        place = run.node_id, run.run
         if fatal:
-            self._failed = self._failed or run
-            self._cut[place] = run
-        self._done.setdefault(run.node_id, _Numbers()).put(run.run, len(self._ends))
-        self._ends.append(run.place)
-        self._was_full.append(was_full)
+            if self._failed < 0:
+                self._failed = place
+            self._cut[node_id, run] = place
+        end = len(self._ends)
+        if (numbers := self._done.get(node_id)) is None:
+            numbers = self._done[node_id] = _Numbers()
+        numbers.put(run, end)
+        self._ends.append(place)
+        if was_full:
+            self._full = end
         self._rounds.append(self._round)
         self._starting = False
 
-    def ended_run(self, node_id: str, run: int) -> NodeRun | None:
-        """A run of a node that has ended; None when it has not."""
-        place = self._end_of(node_id, run)
-        return None if place < 0 else self._ended_run(place)
-
-    def _end_of(self, node_id: str, run: int) -> int:
-        """Its place among the ends; -1: it has not ended."""
+    def ended_run(self, node_id: str, run: int) -> int:
+        """A run of a node that has ended; -1 when it has not."""
         numbers = self._done.get(node_id)
-        return -1 if numbers is None else numbers.get(run)
+        end = -1 if numbers is None else numbers.get(run)
+        return -1 if end < 0 else self._ends[end]
 
-    def _ended_run(self, place: int) -> NodeRun:
-        return NodeRun(self._table, self._ends[place])
-
-    def cut_off(self, at_work: Iterable[NodeRun]) -> None:
+    def cut_off(self, at_work: Iterable[int]) -> None:
         """These are cut off."""
         at_work = list(at_work)
-        self._at_cut = _longest(at_work)
-        self._cut.update({(run.node_id, run.run): run for run in at_work})
+        self._at_cut = self._longest(at_work)
+        for place in at_work:
+            run = NodeRun(self._table, place)
+            self._cut[run.node_id, run.run] = place
 
     def resumed(self) -> None:
         """The run is resumed after it was cut off."""
         self._resumed = True
-        self._earlier, self._failed = len(self._ends), None
+        self._earlier, self._failed = len(self._ends), -1
 
-    def critical_path(self, at_work: Iterable[NodeRun] | None) -> Sequence[NodeRun]:
+    def critical_path(self, at_work: Iterable[int] | None) -> NodeRuns:
         """The longest chain, from the start.
 
         Args:
             at_work: the runs of nodes that have not ended; None: the run is over, and they were cut off.
         """
-        last = self._at_cut if at_work is None else _longest(at_work)
-        run = self._failed or last or (self._ended_run(-1) if self._ends else None)
+        last = self._at_cut if at_work is None else self._longest(at_work)
+        place = self._failed
+        if place < 0:
+            place = self._ends[-1] if last < 0 and self._ends else last
         path, after = array("q"), self._table.after
-        place = -1 if run is None else run.place
         while place >= 0:
             path.append(place)
             place = after[place]
         path.reverse()
         return NodeRuns(self._table, path)
 
-    def _waited_for(self, run: NodeRun, latest: int) -> tuple[NodeRun | None, bool]:
-        """The run that *run* waited for, and whether that neither brought it an input nor freed its place.
+    def _waited_for(self, node_id: str, run: int, latest: int) -> tuple[int, bool]:
+        """The run that one which starts waited for (-1: none), and whether that neither brought it an input nor freed its place.
 
         Args:
-            latest: place in `_ends` of its latest input, -1 without any.
+            latest: the end of its latest input, -1 without any.
         """
-        source = self._ended_run(latest) if latest >= 0 else None
+        ends = self._ends
+        source = ends[latest] if latest >= 0 else -1
         since = max(latest + 1, self._earlier)
-        for place in range(len(self._ends) - 1, since - 1, -1):
-            if self._was_full[place]:
-                return self._ended_run(place), False
+        if self._full >= since:
+            return ends[self._full], False
         if self._resumed and latest < self._earlier:  # it was ready when the run was cut off
-            if len(self._ends) > self._earlier:
+            if len(ends) > self._earlier:
                 return source, False
-            return self._cut.get((run.node_id, run.run)) or self._at_cut or source, False
-        if source is None or since == len(self._ends):
+            cut = self._cut.get((node_id, run), self._at_cut)
+            return source if cut < 0 else cut, False
+        if source < 0 or since == len(ends):
             return source, False
-        last = self._ended_run(-1)
-        held_back = self._round > self._rounds[latest] + 1 or last.end - source.end > NOTABLE_S
+        last, ended = ends[-1], self._table.ended
+        held_back = self._round > self._rounds[latest] + 1 or ended[last] - ended[source] > NOTABLE_S
         return (last, True) if held_back else (source, False)
 
-
-def _longest(at_work: Iterable[NodeRun]) -> NodeRun | None:
-    return min(at_work, key=lambda run: run.started_at, default=None)
+    def _longest(self, at_work: Iterable[int]) -> int:
+        """The one that has been at work longest; -1 without any."""
+        return min(at_work, key=self._table.started.__getitem__, default=-1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 
 from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import Status
 from dipeo_nb.execution.counting import Counting, measure
-from dipeo_nb.execution.node_runs import NodeRun
+from dipeo_nb.execution.node_runs import Distinct, NodeRun
 from dipeo_nb.execution.run_metrics import (
     BOTTLENECK,
     NOTABLE_S,
@@ -67,13 +69,14 @@ def _work(m: RunMetrics) -> str:
 def _path(m: RunMetrics) -> str:
     if len(m.critical_path) < 2:
         return ""
-    numbers: dict[str, set[int]] = {}
-    for run in m.critical_path:
-        numbers.setdefault(run.label, set()).add(run.run)
+    numbers: defaultdict[str, Distinct] = defaultdict(Distinct)
+    seconds_of_work = array("d")
+    for (_, label, _), number, worked in m.critical_path.work():
+        numbers[label].add(number)
+        seconds_of_work.append(worked)
     counts = {label: len(runs) for label, runs in numbers.items()}
     chain = " → ".join(f"{label} ×{n}" if n > 1 else label for label, n in counts.items())  # in order of appearance
-    worked = sum(run.working_s for run in m.critical_path)
-    return f"The longest chain was {chain}: {seconds(worked)} of work."
+    return f"The longest chain was {chain}: {seconds(sum(seconds_of_work))} of work."
 
 
 def _bottleneck(m: RunMetrics) -> str:

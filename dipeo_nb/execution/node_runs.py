@@ -29,15 +29,19 @@ class NodeRunTable:
         self._kinds: dict[tuple[str, str, str], int] = {}
         self.nodes: list[tuple[str, str, str]] = []
         """(id, label, type) of each node."""
+        self._status_numbers: dict[str, int] = {}
         self.statuses: list[str] = []
+        self._running: int = self.status_number(Status.RUNNING)
         self.node: array[int] = array("q")
         self.status: array[int] = array("q")
         self.run: array[int] = array("q")
         self.after: array[int] = array("q")
+        """The run that it had to wait for; -1: it could begin with the run."""
         self.ready: array[float] = array("d")
         self.started: array[float] = array("d")
         self.ended: array[float] = array("d")
-        self.cut: array[float] = array("d")
+        """Not a number: it is at work, or was cut off."""
+        self.cut: dict[int, float] = {}
         self._sources: dict[str, int] = {}
         self.source_ids: list[str] = []
         self.sources: array[int] = array("q")
@@ -51,40 +55,45 @@ class NodeRunTable:
 
     def add(
         self,
-        node_id: str,
-        label: str,
-        type: str,
+        node: tuple[str, str, str],
         run: int,
         ready_at: float,
         started_at: float,
-        inputs: Iterable[tuple[str, int]],
-    ) -> NodeRun:
-        """Add a run of a node that starts."""
-        node = node_id, label, type
+        after: int,
+        inputs: Iterable[Sequence[Any]],
+    ) -> int:
+        """Add a run of a node that starts; its place.
+
+        Args:
+            node: its id, label and type.
+            after: place of the run that it had to wait for, or -1.
+            inputs: (id of the node, its run) of each input.
+        """
         if (kind := self._kinds.get(node)) is None:
             kind = self._kinds[node] = len(self.nodes)
             self.nodes.append(node)
         for source, number in inputs:
-            if (place := self._sources.get(source)) is None:
-                place = self._sources[source] = len(self.source_ids)
+            if (source_place := self._sources.get(source)) is None:
+                source_place = self._sources[source] = len(self.source_ids)
                 self.source_ids.append(source)
-            self.sources.append(place)
+            self.sources.append(source_place)
             self.source_runs.append(number)
+        place = len(self.run)
         self.ends_of_inputs.append(len(self.sources))
         self.node.append(kind)
         self.run.append(run)
         self.ready.append(ready_at)
         self.started.append(started_at)
         self.ended.append(_NONE)
-        self.cut.append(_NONE)
-        self.after.append(-1)
-        self.status.append(self.status_number(Status.RUNNING))
-        return NodeRun(self, len(self.run) - 1)
+        self.after.append(after)
+        self.status.append(self._running)
+        return place
 
     def status_number(self, status: str) -> int:
-        if status not in self.statuses:
+        if (number := self._status_numbers.get(status)) is None:
+            number = self._status_numbers[status] = len(self.statuses)
             self.statuses.append(status)
-        return self.statuses.index(status)
+        return number
 
 
 class NodeRun:
@@ -123,10 +132,6 @@ class NodeRun:
         """When the last of its inputs was there."""
         return self._table.ready[self.place]
 
-    @ready_at.setter
-    def ready_at(self, at: float) -> None:
-        self._table.ready[self.place] = at
-
     @property
     def started_at(self) -> float:
         return self._table.started[self.place]
@@ -134,28 +139,17 @@ class NodeRun:
     @property
     def ended_at(self) -> float | None:
         """None: it is at work, or was cut off."""
-        return _optional(self._table.ended[self.place])
-
-    @ended_at.setter
-    def ended_at(self, at: float) -> None:
-        self._table.ended[self.place] = at
+        ended = self._table.ended[self.place]
+        return None if ended != ended else ended
 
     @property
     def cut_at(self) -> float | None:
         """When it was cut off; while it is at work, the time of the run's latest event."""
-        return _optional(self._table.cut[self.place])
-
-    @cut_at.setter
-    def cut_at(self, at: float) -> None:
-        self._table.cut[self.place] = at
+        return self._table.cut.get(self.place)
 
     @property
     def status(self) -> str:
         return self._table.statuses[self._table.status[self.place]]
-
-    @status.setter
-    def status(self, status: str) -> None:
-        self._table.status[self.place] = self._table.status_number(status)
 
     @property
     def inputs(self) -> list[tuple[str, int]]:
@@ -169,10 +163,6 @@ class NodeRun:
         """The run that it had to wait for; None: it could begin with the run."""
         place = self._table.after[self.place]
         return None if place < 0 else NodeRun(self._table, place)
-
-    @after.setter
-    def after(self, run: NodeRun | None) -> None:
-        self._table.after[self.place] = -1 if run is None else run.place
 
     @property
     def asked_s(self) -> float:
@@ -230,9 +220,7 @@ class NodeRun:
         """Until when it was at work."""
         table, place = self._table, self.place
         end = table.ended[place]
-        if end != end:
-            end = table.cut[place]
-        return table.started[place] if end != end else end
+        return table.cut.get(place, table.started[place]) if end != end else end
 
     def note(self, **fields: Any) -> None:
         """Set fields that most runs do not have; their usual values take no room."""
@@ -291,6 +279,19 @@ class NodeRuns(Sequence[NodeRun]):
     def __iter__(self) -> Iterator[NodeRun]:
         return (NodeRun(self._table, place) for place in self._places)
 
+    def work(self) -> Iterator[tuple[tuple[str, str, str], int, float]]:
+        """(id, label, type) of the node, the run and `working_s` of each, in a fraction of the time of asking each of them."""
+        table = self._table
+        nodes, node, run, started, ended, rare = table.nodes, table.node, table.run, table.started, table.ended, table.rare
+        for place in self._places:
+            began, end = started[place], ended[place]
+            if end != end:
+                end = table.cut.get(place, began)
+            worked = end - began
+            if place in rare:
+                worked -= rare[place].get("asked_s", 0.0)
+            yield nodes[node[place]], run[place], worked if worked > 0.0 else 0.0
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, (NodeRuns, list, tuple)):
             return NotImplemented
@@ -303,5 +304,21 @@ class NodeRuns(Sequence[NodeRun]):
         return f"[{', '.join(map(repr, self[:3]))}{more}]"
 
 
-def _optional(value: float) -> float | None:
-    return None if value != value else value
+class Distinct:
+    """Counts different numbers, which nearly always count up from 1, so that most of them need not be kept."""
+
+    __slots__ = ("_others", "_to")
+
+    def __init__(self) -> None:
+        self._to = 0
+        """All from 1 to here were there."""
+        self._others: set[int] = set()
+
+    def add(self, number: int) -> None:
+        if number == self._to + 1:
+            self._to = number
+        elif not 0 < number <= self._to:
+            self._others.add(number)
+
+    def __len__(self) -> int:
+        return self._to + sum(not 0 < number <= self._to for number in self._others)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dipeo_nb.common.short_repr import bounded_repr
 from dipeo_nb.domain.chat import TokenUsage
-from dipeo_nb.execution.node_runs import NodeRun
+from dipeo_nb.execution.node_runs import NodeRuns
 
 BOTTLENECK = 0.1
 """Share of the run's time from which on a node on the critical path is called a bottleneck."""
@@ -91,9 +91,9 @@ class RunMetrics:
     """Labels of nodes that reached the limit of their runs."""
     nodes: Sequence[NodeMetrics]
     """Longest work first."""
-    runs: Sequence[NodeRun]
+    runs: NodeRuns
     """In the order in which they started."""
-    critical_path: Sequence[NodeRun]
+    critical_path: NodeRuns
     bottlenecks: Sequence[Bottleneck]
     """Nodes that take `BOTTLENECK` of the time or more, on the critical path; the largest first."""
 

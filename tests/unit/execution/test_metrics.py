@@ -14,6 +14,7 @@ from dipeo_nb.common.text import money
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.metrics import RunMetrics, measure, seconds, summarize
+from dipeo_nb.execution.node_runs import Distinct
 from dipeo_nb.testing import scripted
 
 
@@ -83,6 +84,37 @@ def test_a_loop():
     assert [(b.label, b.runs, b.seconds) for b in m.bottlenecks] == [("A", 3, 3.0), ("B", 3, 3.0)]
     assert by_label(m)["A"].longest_s == 1.0
     assert "A ×3 → B ×3" in summarize(m)[2]
+
+
+def test_few_calls_an_event():
+    """A run of a million events is counted in seconds: most steps of a loop take a few calls of Python functions."""
+    log = Log("A", "B")
+    log.start(0, "A").done(1, "A")
+    for n in range(1, 501):
+        log.start(2 * n, "B", ("a", n), run=n).done(2 * n, "B", run=n, branch="true")
+        log.start(2 * n + 1, "A", ("b", n), run=n + 1).done(2 * n + 1, "A", run=n + 1)
+    log.end(1001)
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        summarize(measure(log.events))
+    finally:
+        sys.setprofile(before)
+    assert calls < 12 * len(log.events), "36 with a property for each value of each step"
+
+
+def test_different_numbers_are_counted_in_any_order():
+    """Those that count up from 1 are not kept."""
+    counted = Distinct()
+    for number in (1, 2, 2, 1, 7, 4, 3, 4, -1, 0, 5, 7):
+        counted.add(number)
+    assert len(counted) == len({1, 2, 7, 4, 3, -1, 0, 5})
 
 
 def test_the_longest_way_back_never_ends_in_a_circle():
