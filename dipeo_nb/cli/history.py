@@ -261,9 +261,10 @@ def diff(before: RunId, after: RunId, base_dir: BaseDir = None) -> int:
 @app.command()
 def explain(run_id: RunId, base_dir: BaseDir = None) -> int:
     """Show in words and a table where the time and the money of a run went."""
-    counting, state = measuring.Counting(), RunState()
+    counting = measuring.Counting()
     with runtimes.Runtime(settings_for(base_dir)) as runtime:
-        run_sync(_read(runtime, run_id, counting.take, state.apply))
+        run_sync(_read(runtime, run_id, counting.take))
+        state = run_sync(_state(runtime, run_id))  # from a snapshot, where there is one
     metrics = replace(counting.result(), status=str(state.status))
     console = new_console(stderr=False)
     console.print(safe(" ".join(measuring.summarize(metrics))))
@@ -322,6 +323,6 @@ async def _logs(runtime: Runtime, run_id: str) -> list[run_files.Log]:
     return await run_files.recorded(runtime.services.store, row.run_id)
 
 
-async def _read(runtime: Runtime, run_id: str, *take: Callable[[Event], object]) -> None:
+async def _read(runtime: Runtime, run_id: str, take: Callable[[Event], object]) -> None:
     row = await runtime.find_run(run_id)
-    await read_run(runtime.services.store, row.run_id, *take)
+    await read_run(runtime.services.store, row.run_id, take)

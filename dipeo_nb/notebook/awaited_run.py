@@ -220,12 +220,12 @@ class AwaitedRun(RunFacts, Generic[R]):
         if self._execution is not None:
             yield [event for event in self._execution.tail if event.seq > after]
 
-    def _read(self, take: Callable[[Event], object]) -> None:
+    def _read(self, take: Callable[[Iterable[Event]], object]) -> None:
         async def read() -> None:
             await self._runtime.initialize()
-            await read_run(self._runtime.services.store, self.id, take)
+            async for page in pages(self._runtime.services.store, self.id):
+                take(page)
 
         if self._recorded is None:
             run_sync(read())
-        for event in list(self._execution.tail) if self._execution is not None else self._recorded or ():
-            take(event)
+        take(list(self._execution.tail) if self._execution is not None else self._recorded or ())

@@ -269,7 +269,7 @@ class Run(ShownRun["RunResult"]):
         if self._recorded is not None:
             return self._recorded
         found: list[Event] = []
-        self._read(found.append)
+        self._read(found.extend)
         return Events(found)
 
     @property

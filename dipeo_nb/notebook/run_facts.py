@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ class RunFacts(ABC):
         """All events so far, from the run store."""
 
     @abstractmethod
-    def _read(self, take: Callable[[Event], object]) -> None:
-        """Give each event so far to *take*, without holding the others."""
+    def _read(self, take: Callable[[Iterable[Event]], object]) -> None:
+        """Give the events so far to *take*, some at a time, without holding the others."""
 
     @abstractmethod
     def _logs(self) -> list[run_file.Log]:
@@ -139,7 +139,7 @@ class RunFacts(ABC):
     def metrics(self) -> RunMetrics:
         """Where its time and money went so far: per node and in total, working and waiting, the critical path, bottlenecks."""
         counting = Counting()
-        self._read(counting.take)
+        self._read(counting.take_all)
         return replace(counting.result(), status=self.status)
 
     @property
@@ -164,7 +164,7 @@ class RunFacts(ABC):
         if self._state.events > TIMELINE_EVENTS:
             return None
         reader = TimelineReader()
-        self._read(reader.take)
+        self._read(reader.take_all)
         return reader.result()
 
     @property

@@ -49,8 +49,7 @@ class Timeline:
 def timeline(events: Iterable[Event]) -> Timeline:
     """The timeline of a run. The time in which it lay cut off is left out."""
     reader = TimelineReader()
-    for event in events:
-        reader.take(event)
+    reader.take_all(events)
     return reader.result()
 
 
@@ -63,6 +62,10 @@ class TimelineReader:
         self.open: dict[str, tuple[Kind, float]] = {}
         """What a node is doing, and since when."""
         self.clock = LiveClock()
+
+    def take_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.take(event)
 
     def take(self, event: Event) -> None:
         if event.type is EventType.RUN_NOTE:

@@ -219,7 +219,9 @@ class SqliteRunStore(RunStore):
             )
         )
         blobs = self._blobs_of_events(run_id, after, rows[-1][0]) if references else {}
-        return events_of((row for row in rows if row[0] > after or row[1] == PACK), references, blobs, after=after, limit=limit)
+        if rows[0][0] <= after and rows[0][1] != PACK:
+            del rows[0]
+        return events_of(rows, references, blobs, after=after, limit=limit)
 
     def _blobs_of_events(self, run_id: str, after: int, last: int) -> dict[str, str]:
         return dict(
