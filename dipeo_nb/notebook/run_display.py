@@ -301,7 +301,7 @@ class RunDisplay:
             await self._draw(self._state, final=True)
 
     async def _read_into(self, feed: run_feed.RunFeed) -> None:
-        """Give a feed what is recorded and it has not seen. While the run goes on, a store that cannot be read is tried again."""
+        """Give a feed what is recorded and it has not seen. While the run continues, a store that cannot be read is tried again."""
         while True:
             try:
                 async for page in self._read(feed.seen):

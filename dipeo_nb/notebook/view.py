@@ -100,8 +100,8 @@ class Views:
         self._count = 0
         self._coming: dict[str, dict[Any, Mapping[str, Any]]] = {}
         """Ids whose subjects are not here yet, as a run is displayed before its record is open; each with what pages have asked meanwhile."""
-        self._told_again: set[tuple[Any, str]] = set()
-        """Pages, and the ids of what is being told them again."""
+        self._resending: set[tuple[Any, str]] = set()
+        """Pages, and the ids of what is being sent to them once more."""
         self._dropped: set[str] = set()
         self._sent: deque[tuple[float, int]] = deque()
         self._heard_at = 0.0
@@ -226,16 +226,16 @@ class Views:
     async def _tell_again(self, subject: Subject, after: int, page: Any) -> None:
         """Tell one page what the others know already: it was loaded later, or lost a message.
 
-        One that asks again meanwhile, as the record is slow, is not told twice: when this ends it knows whether something is missing.
+        One that asks again meanwhile, as the record is slow, does not get it twice: when this ends it knows whether something is missing.
         """
         asked = (page, subject.id)
-        if asked in self._told_again:
+        if asked in self._resending:
             return
-        self._told_again.add(asked)
+        self._resending.add(asked)
         try:
             await self._tell_all_after(subject, after, page)
         finally:
-            self._told_again.discard(asked)
+            self._resending.discard(asked)
 
     async def _tell_all_after(self, subject: Subject, after: int, page: Any) -> None:
         await subject.asked({"type": "since"})

@@ -49,7 +49,7 @@ class GoingRuns:
         task.add_done_callback(self._tasks.discard)
 
     async def recorded(self, run_id: str) -> None:
-        """Wait until it is recorded that a run which is executing here has begun, or goes on.
+        """Wait until it is recorded that a run which is executing here has begun, or continues.
 
         Until then its record has no diagram, or the end of an earlier process, which nobody must take for the end of this run.
         """

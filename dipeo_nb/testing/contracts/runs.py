@@ -107,7 +107,7 @@ class RunStoreContract(Contract):
             await store.append([event(following), event(following + 1)])
             following += 2
             same(len(seen) < 20, True, "whether it ends when it takes longer than what it reads")
-        same(seen, list(range(1, len(seen) + 1)), "the numbers of events of a run that goes on")
+        same(seen, list(range(1, len(seen) + 1)), "the numbers of events of a run that continues")
         same(len(seen) >= 7, True, "whether all are there that were when it began")
 
     @promise
