@@ -6,6 +6,7 @@ filtered by `ignore_person`, cut by `at_most`, and rendered with the speakers' n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ class ConversationLog:
         self._last = 0
         self._spoken: list[Mapping[str, Any]] = []
         self._seen = 0
+        self._views: dict[tuple[str, frozenset[str], str], PersonView] = {}
 
     def add(self, sender: str, receiver: str, content: str, *, timestamp: float, node_id: str | None = None) -> Message:
         """Append a message; its id is its number, so ids are unique and a replayed run has the same ones."""
@@ -55,8 +57,10 @@ class ConversationLog:
             upto: how many messages the log had when the person had spoken.
             whole: all messages from and to the person until then; else only its last turn (question and answer).
         """
-        before = self.messages[:upto]
-        chosen = recall(without_facets(before), person_id, "ALL_INVOLVED") if whole else before[-2:]
+        if whole:
+            chosen = recall(without_facets(self.messages[:upto]), person_id, "ALL_INVOLVED")
+        else:
+            chosen = self.messages[max(0, upto - 2) : upto]
         messages = [as_record(m) for m in chosen]
         at = {"person_id": person_id, "model": model, "upto": upto, "whole": whole}
         last = messages[-1] if messages else None
@@ -81,6 +85,44 @@ class ConversationLog:
 
     def get(self, message_id: str) -> Message | None:
         return self._by_id.get(message_id)
+
+    def view(self, person: str, ignored: Iterable[str], name: str) -> PersonView:
+        """What a person may see by a view, of all messages so far but those from and to the persons *ignored* (by id)."""
+        key = person, frozenset(ignored), name
+        if (view := self._views.get(key)) is None:
+            view = self._views[key] = PersonView(*key)
+        view.follow(self.messages)
+        return view
+
+
+class PersonView:
+    """What a person may see of a conversation that grows: each message is looked at once, however many turns the person has."""
+
+    def __init__(self, person: str, ignored: frozenset[str], name: str) -> None:
+        self._person, self._ignored, self._name = person, ignored, name
+        self.messages: list[Message] = []
+        """In log order; more are added when the conversation has grown."""
+        self.candidates = 0
+        """How many messages there were to choose from."""
+        self._seen = 0
+        self._notes: list[int] = []
+        self._question: Message | None = None
+
+    def follow(self, messages: Sequence[Message]) -> None:
+        """Take in what is new in the conversation."""
+        new = ignoring(without_facets(messages[self._seen :], self._person), self._ignored)
+        self._seen = len(messages)
+        self.candidates += len(new)
+        if self._name == "CONVERSATION_PAIRS":
+            seen, self._question = _pairs(new, self._person, self._question)
+        else:
+            seen = recall(new, self._person, self._name)
+        self._notes += [place for place, message in enumerate(seen, len(self.messages)) if _is_note(message)]
+        self.messages += seen
+
+    def limited(self, at_most: int | None) -> list[Message]:
+        """As the function of that name."""
+        return limited(self.messages, at_most, self._notes)
 
 
 def as_record(message: Message) -> dict[str, Any]:
@@ -126,15 +168,23 @@ def recall(messages: Sequence[Message], person: str, view: str) -> list[Message]
     if view != "CONVERSATION_PAIRS":
         wanted = VIEWS[view]
         return [m for m in messages if wanted(m, person)]
+    return _pairs(messages, person)[0]
+
+
+def _pairs(messages: Iterable[Message], person: str, question: Message | None = None) -> tuple[list[Message], Message | None]:
+    """Questions to a person with its answers, and the last question when that has none.
+
+    Args:
+        question: the one that was open before these messages.
+    """
     kept: list[Message] = []
-    question: Message | None = None
     for m in messages:
         if m.to_person_id == person:
             question = m
         elif m.from_person_id == person and question is not None:
             kept += [question, m]
             question = None
-    return kept
+    return kept, question
 
 
 def without_facets(messages: Iterable[Message], person: str | None = None) -> list[Message]:
@@ -148,15 +198,23 @@ def ignoring(messages: Iterable[Message], ignored: Iterable[str]) -> list[Messag
     return [m for m in messages if not names & {m.from_person_id, m.to_person_id}]
 
 
-def limited(messages: Sequence[Message], at_most: int | None) -> list[Message]:
-    """All system-to-system notes first, then the most recent others, *at_most* in all, in log order."""
+def limited(messages: Sequence[Message], at_most: int | None, notes: Sequence[int] | None = None) -> list[Message]:
+    """All system-to-system notes first, then the most recent others, *at_most* in all, in log order.
+
+    Args:
+        notes: the places of the notes, when they are known: then a long conversation is not looked through for them.
+    """
     if at_most is None or len(messages) <= at_most:
         return list(messages)
-    always = [m for m in messages if m.from_person_id == SYSTEM and m.to_person_id == SYSTEM][:at_most]
-    others = [m for m in messages if m not in always]
-    room = at_most - len(always)
-    kept = {m.id for m in always} | {m.id for m in (others[-room:] if room else [])}
-    return [m for m in messages if m.id in kept]
+    if notes is None:
+        notes = [place for place, message in enumerate(messages) if _is_note(message)]
+    always = set(notes[:at_most])
+    others = (place for place in range(len(messages) - 1, -1, -1) if place not in always)
+    return [messages[place] for place in sorted([*always, *itertools.islice(others, at_most - len(always))])]
+
+
+def _is_note(message: Message) -> bool:
+    return message.from_person_id == SYSTEM and message.to_person_id == SYSTEM
 
 
 def as_seen_by(messages: Iterable[Message], person: str, names: Mapping[str, str]) -> list[ChatMessage]:

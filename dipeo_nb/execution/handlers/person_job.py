@@ -188,19 +188,19 @@ async def remembered(
     """
     execution = context.execution
     names = {p.id: p.label for p in execution.plan.persons.values()}
-    log = conversation.ignoring(
-        conversation.without_facets(execution.progress.log.messages, person.id), _ids(ignore_person, names)
-    )
     view = conversation.view_name(memorize_to)
     facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
+    seen = execution.progress.log.view(person.id, _ids(ignore_person, names), view or "ALL_MESSAGES")
+    candidates = seen.candidates
     if view is not None:
-        chosen = conversation.recall(log, person.id, view)
+        chosen = seen.limited(at_most)
     else:
+        log = list(seen.messages)  # others may speak while the model chooses
         chosen, facts["chosen_by"] = await _select(context, person, log, memorize_to or "", at_most, task, names)
-    chosen = conversation.limited(chosen, at_most)
+        chosen = conversation.limited(chosen, at_most)
     recalled = conversation.as_seen_by(chosen, person.id, names)
     known = {m.id for m in chosen}
-    facts |= {"ids": [m.id for m in chosen], "brought": [], "candidates": len(log)}
+    facts |= {"ids": [m.id for m in chosen], "brought": [], "candidates": candidates}
     for message in brought:
         if message.get("id") in known or message.get("from_person_id") == person.id:
             continue

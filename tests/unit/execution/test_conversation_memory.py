@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dipeo_nb.execution import conversation
 from dipeo_nb.execution.conversation import SYSTEM, ConversationLog
 from dipeo_nb.notebook.session import Session
 from dipeo_nb.testing import scripted
+from tests.support.row_diagrams import diagram
 
 
 @pytest.fixture
@@ -195,3 +197,36 @@ def test_two_hundred_messages_at_most_five(tmp_path: Path):
     assert sum(m.content == "the same answer as always" for m in candidates) == 1
     assert candidates == selection.ranked(log.messages, 2000.0)
     assert len(conversation.limited(candidates, 5)) == 5
+
+
+@pytest.mark.parametrize("at_most", [None, 1, 3])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_grows_as_one_that_is_made_anew(view: str, at_most: int | None):
+    """However a conversation grows between two turns, a person sees what it would if all of it were looked through."""
+    told = random.Random(0)
+    log, sides = ConversationLog(), [SYSTEM, "ada", "bob", "cem", "ada.__critic"]
+    for _ in range(60):
+        for _ in range(told.randrange(4)):
+            sender, receiver = told.choices(sides, k=2)
+            log.add(sender, receiver, "…", timestamp=0.0)
+        for person, ignored in [("ada", []), ("bob", ["cem"]), ("ada.__critic", [])]:
+            everything = conversation.ignoring(conversation.without_facets(log.messages, person), ignored)
+            seen = log.view(person, ignored, view)
+            assert seen.candidates == len(everything)
+            assert seen.limited(at_most) == conversation.limited(conversation.recall(everything, person, view), at_most)
+
+
+@pytest.mark.parametrize("more", [{"batch": True, "memorize_to": "GOLDFISH"}, {"max_iteration": 100, "at_most": 4}])
+def test_each_message_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, object]):
+    """Turns of persons that remember little cost the same, however long the conversation is already."""
+    looked: list[str] = []
+    monkeypatch.setattr(conversation, "is_facet", lambda side: looked.append(side) or is_facet(side))
+    turn = {"label": "Say", "type": "person_job", "person": "P", "default_prompt": "Go on.", **more}
+    enough = {"label": "Enough", "type": "condition", "condition_type": "detect_max_iterations"}
+    again = [("Start", "Say"), ("Say", "Enough"), ("Enough[condfalse]", "Say"), ("Enough[condtrue]", "End")]
+    arrows = [{"from": a, "to": b} for a, b in again]
+    described = diagram(turn) if "batch" in more else diagram(turn, enough, arrows=arrows)
+    with Session(tmp_path, llm=scripted()) as dp:
+        run = dp.run(described, inputs={"items": list(range(100))}, max_iterations=1000, view=False)
+    assert len(run.conversation) == 200
+    assert len(looked) <= 4 * 2 * 200  # twice for each of its sides, by what templates see and by the person
