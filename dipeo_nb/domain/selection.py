@@ -5,6 +5,7 @@ Pure; the model is asked elsewhere: by a person_job or `llm.adapters.MemorySelec
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from dipeo_nb.domain.decision_words import words
 SYSTEM = "system"
 CANDIDATES = 150
 """Messages offered to a selecting model at most."""
+_ALIKE = 0.9
+"""Part of the words of the shorter of two messages that the longer has, too, from which on they count as one."""
 CHOSEN_BY_SCORE = 10
 """Messages remembered when the model's choice cannot be had and no limit is set: those with the best score."""
 
@@ -23,15 +26,15 @@ CHOSEN_BY_SCORE = 10
 def ranked(messages: Sequence[Message], now: float) -> list[Message]:
     """Candidates without near-duplicates, best first: 0.7 × recency + 0.3 × frequency, 150 at most."""
     groups: list[tuple[Message, set[str], int]] = []
+    similar = _Similar()
     for m in messages:
         said = set(re.findall(r"\w+", m.content[:400].lower()))
-        for i, (first, seen, count) in enumerate(groups):
-            smaller = min(len(said), len(seen))
-            if smaller and len(said & seen) / smaller >= 0.9:
-                groups[i] = (first, seen, count + 1)
-                break
-        else:
+        if (i := similar.first(said)) is None:
             groups.append((m, said, 1))
+            similar.add(said)
+        else:
+            first, seen, count = groups[i]
+            groups[i] = (first, seen, count + 1)
 
     def score(group: tuple[Message, set[str], int]) -> float:
         message, _, count = group
@@ -42,6 +45,41 @@ def ranked(messages: Sequence[Message], now: float) -> list[Message]:
     order = {m.id: i for i, m in enumerate(messages)}
     best = sorted(groups, key=lambda g: (-score(g), -order[g[0].id]))
     return [g[0] for g in best[:CANDIDATES]]
+
+
+class _Similar:
+    """Sets of words, of which those are found that are nearly a part of another, or have it nearly as a part: nine in ten words of
+    the smaller one. Sets are compared only when they share one of a few words that one of them would have to share."""
+
+    def __init__(self) -> None:
+        self._sets: list[set[str]] = []
+        self._with: dict[str, list[int]] = {}
+        """Word → the sets that have it."""
+        self._needing: dict[str, list[int]] = {}
+        """Word → the sets that have it among those of which a larger one like them has at least one."""
+
+    def add(self, words: set[str]) -> None:
+        place = len(self._sets)
+        self._sets.append(words)
+        for word in self._needed(words):
+            self._needing.setdefault(word, []).append(place)
+        for word in words:
+            self._with.setdefault(word, []).append(place)
+
+    def first(self, words: set[str]) -> int | None:
+        """The number of the first set that is like this one."""
+        near = {place for word in self._needed(words) for place in self._with.get(word, ())}
+        near.update(place for word in words for place in self._needing.get(word, ()))
+        for place in sorted(near):
+            other = self._sets[place]
+            if len(words & other) / min(len(words), len(other)) >= _ALIKE:
+                return place
+        return None
+
+    def _needed(self, words: set[str]) -> list[str]:
+        """One more words than a set like this one may lack when it is larger: those that the fewest sets have."""
+        lacking = len(words) - math.ceil(_ALIKE * len(words) - 1e-9)
+        return heapq.nsmallest(lacking + 1, words, key=lambda word: (len(self._with.get(word, ())), word))
 
 
 def selection_prompt(

@@ -230,3 +230,34 @@ def test_each_message_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         run = dp.run(described, inputs={"items": list(range(100))}, max_iterations=1000, view=False)
     assert len(run.conversation) == 200
     assert len(looked) <= 4 * 2 * 200  # twice for each of its sides, by what templates see and by the person
+
+
+def test_ranking_compares_what_may_be_alike(monkeypatch: pytest.MonkeyPatch):
+    """Not each message with each: only those that share rare words."""
+    compared: list[int] = []
+    monkeypatch.setattr(selection, "min", lambda *sizes: compared.append(1) or min(*sizes), raising=False)
+    log, told = ConversationLog(), random.Random(0)
+    vocabulary = [f"word{n}" for n in range(5000)]
+    for n in range(400):
+        log.add("a", "b", "the same few words and " + " ".join(told.sample(vocabulary, 20)), timestamp=n)
+    assert len(selection.ranked(log.messages, now=400.0)) == 150
+    assert len(compared) <= 8 * 400  # with each they would be 80,000
+
+
+def test_ranking_finds_every_message_that_is_alike():
+    """As if each were compared with each, in order."""
+    told = random.Random(0)
+    for size in [3, 12, 30] * 30:
+        log = ConversationLog()
+        for n in range(30):
+            log.add(
+                "a", "b", " ".join(f"w{told.randrange(size)}" for _ in range(told.choice([0, 1, 9, 10, 11, 40]))), timestamp=n
+            )
+        first: list[tuple[str, set[str]]] = []
+        for message in log.messages:
+            said = set(message.content.split())
+            if not any(
+                min(map(len, (said, seen))) and len(said & seen) / min(len(said), len(seen)) >= 0.9 for _, seen in first
+            ):
+                first.append((message.id, said))
+        assert {message.id for message in selection.ranked(log.messages, now=30.0)} == {found for found, _ in first}
