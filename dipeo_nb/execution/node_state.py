@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -42,6 +42,21 @@ class _Nothing(dict[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         raise TypeError("this mapping is shared")
+
+
+class Children(list[str]):
+    """Ids of runs in order, each once: a batch may begin thousands."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        super().__init__(ids)
+        self._known = set(self)
+
+    def add(self, run_id: str) -> None:
+        if run_id not in self._known:
+            self._known.add(run_id)
+            self.append(run_id)
 
 
 NOTHING: Any = _Nothing()

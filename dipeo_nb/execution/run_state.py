@@ -29,7 +29,7 @@ from dipeo_nb.domain.payloads import (
     UsageData,
 )
 from dipeo_nb.domain.spending import Spending
-from dipeo_nb.execution.node_state import NONE, NOTHING, UNSPENT, Accounted, NodeState
+from dipeo_nb.execution.node_state import NONE, NOTHING, UNSPENT, Accounted, Children, NodeState
 
 TEXT_LIMIT = 100_000
 """Characters of streamed text kept per node."""
@@ -259,9 +259,9 @@ class RunState(Accounted):
                     node.paid.append(p["data"])
                     node.pieces = 0
             case "run":
-                if (child := p["data"]["run_id"]) not in node.children:
-                    node.children = node.children or []
-                    node.children.append(child)
+                if type(node.children) is not Children:
+                    node.children = Children(node.children)
+                node.children.add(p["data"]["run_id"])
             case "progress":
                 data = p.get("data") or {}
                 node.progress = node.progress or {}

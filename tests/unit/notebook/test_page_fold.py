@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
 from dipeo_nb.execution.node_state import NodeState
@@ -220,3 +221,49 @@ def test_a_whole_event_takes_the_place_of_one_that_was_cut(tmp_path: Path) -> No
         ]
 
     assert run_module(script, [log(100), log(10**6)[2:]], tmp_path) == [5000, [2], 5000, []]
+
+
+def batch(count: int) -> list[Event]:
+    """A batch that begins so many runs, some of which are told of twice."""
+    started = [
+        Event(1, EventType.EXECUTION_STARTED, "r", 1.0, None, {"labels": {"a": "A"}}),
+        Event(2, EventType.NODE_STARTED, "r", 1.0, "a", {"label": "A", "run": 1}),
+    ]
+    told = [n // 2 if n % 10 == 9 else n for n in range(count)]
+    begun = [{"kind": "run", "text": "", "data": {"run_id": f"r{n}", "index": n, "diagram": "d"}} for n in told]
+    return [*started, *(Event(n, EventType.NODE_OUTPUT, "r", 1.0, "a", payload) for n, payload in enumerate(begun, 3))]
+
+
+def test_runs_of_a_batch_are_known_by_their_ids(tmp_path: Path) -> None:
+    """Each run that a batch begins is looked at, not all before it; in Python and in the page."""
+    compared: list[str] = []
+
+    class Id(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return str.__eq__(self, other)
+
+    events = batch(300)
+    for event in events[2:]:
+        event.payload["data"]["run_id"] = Id(event.payload["data"]["run_id"])
+    state = RunState.fold(events)
+    assert len(state.nodes["a"].children) == len({str(event.payload["data"]["run_id"]) for event in events[2:]}) < 300
+    assert len(compared) <= 3 * 300
+    assert differences([in_steps("batch", batch(300))], tmp_path) == []
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      let read = 0;
+      const fold = new Fold();
+      for (const row of rows) {{
+        const data = row[4].data, id = data?.run_id;
+        if (id) Object.defineProperty(data, "run_id", {{ get() {{ read += 1; return id; }} }});
+        fold.take(row, 0);
+      }}
+      return [fold.give().nodes.get("a").children.length, read];
+    }};"""
+    count, read = run_module(script, list(run_page.rows(events, limit=10**9)), tmp_path)
+    assert count == len(state.nodes["a"].children)
+    assert read <= 4 * 300

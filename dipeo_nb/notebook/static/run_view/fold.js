@@ -173,6 +173,15 @@ function ends(fold, s, p, at, status) {
   }
 }
 
+const PLACES = new WeakMap(); // of runs in a list of them, which may be thousands: list → id → place
+
+/** The places of runs in a list and in those that it was copied to: one that has an id elsewhere, or not yet, does not count.
+ * @param {{run_id: string}[]} children @returns {Map<string, number>} */
+function placesIn(children) {
+  if (!PLACES.has(children)) PLACES.set(children, new Map(children.map((c, i) => [c.run_id, i])));
+  return PLACES.get(children);
+}
+
 /** A model that was fetched for a node is there. */
 function fetched(n) {
   if (n.share?.bytes) n.share = null;
@@ -228,7 +237,11 @@ const OUTPUT = {
     }
   },
   run(fold, n, p) {
-    if (!n.children.some((c) => c.run_id === p.data.run_id)) fold.part(n, "children").push(p.data);
+    const id = p.data.run_id, places = placesIn(n.children);
+    if (n.children[places.get(id)]?.run_id === id) return;
+    const children = fold.part(n, "children");
+    PLACES.set(children, places.set(id, children.length));
+    children.push(p.data);
   },
   progress(fold, n, p) {
     const data = p.data ?? {}, lines = fold.part(n, "progress");
