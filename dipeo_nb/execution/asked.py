@@ -16,6 +16,8 @@ class OpenQuestions:
     def __init__(self) -> None:
         self.found: dict[str, Mapping[str, Any]] = {}
         """request_id → payload (with `node_id`)."""
+        self._at: dict[tuple[str, tuple[str, ...]], str] = {}
+        """Place → the question that was asked there last."""
         self.seq = 0
         """Number of the last event."""
 
@@ -23,13 +25,16 @@ class OpenQuestions:
         self.seq, found = event.seq, self.found
         if event.type is EventType.INTERACTIVE_PROMPT:
             payload = {**cast(InteractivePrompt, event.payload), "node_id": event.node_id}
-            for old in [r for r, p in found.items() if place_of(p) == place_of(payload)]:
-                del found[old]  # it was not answered in time, and its node tries again
+            found.pop(
+                self._at.get(place := place_of(payload), ""), None
+            )  # it was not answered in time, and its node tries again
             found[payload["request_id"]] = payload
+            self._at[place] = payload["request_id"]
         elif not found:
             return
         elif event.type is EventType.INTERACTIVE_RESPONSE:
-            found.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
+            if answered := found.pop(cast(InteractiveResponse, event.payload)["request_id"], None):
+                self._at.pop(place_of(answered), None)
         elif event.type in (EventType.NODE_ERROR, EventType.NODE_COMPLETED):
             for request_id in [r for r, p in found.items() if p["node_id"] == event.node_id]:
                 del found[request_id]

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.payloads import InteractivePrompt, NodeCompleted, NodeError, NodeOutput
+from dipeo_nb.domain.payloads import InteractivePrompt, InteractiveResponse, NodeCompleted, NodeError, NodeOutput
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
 from dipeo_nb.execution import schedule, schedule_state
@@ -87,7 +87,10 @@ class LogPlaces:
             self.began, self.failing = event.occurred_at, False
         if self.prompts:
             self.asked.take(event)
-            self.prompts = {request_id: seq for request_id, seq in self.prompts.items() if request_id in self.asked.found}
+            if kind is EventType.INTERACTIVE_RESPONSE:
+                self.prompts.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
+            if len(self.prompts) != len(self.asked.found):
+                self.prompts = {request_id: seq for request_id, seq in self.prompts.items() if request_id in self.asked.found}
 
 
 def checkpoint_of(

@@ -20,7 +20,7 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
 from dipeo_nb.events.in_memory import InMemoryEventBus
-from dipeo_nb.execution import checkpoint, schedule_state, snapshots, steps
+from dipeo_nb.execution import asked, checkpoint, schedule_state, snapshots, steps
 from dipeo_nb.execution.recovery import Recovered, recovered
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.in_memory import InMemoryRunStore
@@ -33,6 +33,7 @@ from dipeo_nb.testing import scripted
 from tests.golden import cases, runs, virtual_time
 from tests.support import graph_dsl
 from tests.support.graph_shapes import SHAPES, Shape
+from tests.support.graphs import START, WORK, plan_of
 from tests.support.waiting import wait_until
 
 HERE = cases.HERE
@@ -325,3 +326,25 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path, monke
         assert runs_of == list(range(1, len(runs_of) + 1)), "no run of a node is lost, and none is made twice"
         ids = [message["id"] for message in resumed.state.conversation]
         assert len(set(ids)) == len(ids)
+
+
+def test_open_questions_are_found_by_their_place(monkeypatch: pytest.MonkeyPatch):
+    """A batch whose items all ask: each question and each answer is looked at, not all that wait with it."""
+    looked: list[object] = []
+    monkeypatch.setattr(
+        asked, "place_of", lambda payload: looked.append(payload) or (payload["node_id"], tuple(payload["path"]))
+    )
+    places = checkpoint.LogPlaces(plan_of({"S": START, "A": WORK}, ["S -> A"]))
+    for n in range(200):
+        payload = {"prompt": "?", "request_id": f"A:{n}", "path": [f"A[{n}]", "Ask"]}
+        places.take(Event(n + 1, T.INTERACTIVE_PROMPT, "r", 1.0, "A", payload))
+    again = {"prompt": "?", "request_id": "A:again", "path": ["A[7]", "Ask"]}  # it was not answered in time
+    places.take(Event(201, T.INTERACTIVE_PROMPT, "r", 1.0, "A", again))
+    assert list(places.prompts) == list(places.asked.found) == [f"A:{n}" for n in range(200) if n != 7] + ["A:again"]
+    for n in range(199):
+        answer = {"request_id": f"A:{n}", "answer": "x", "source": "user"}
+        places.take(Event(202 + n, T.INTERACTIVE_RESPONSE, "r", 1.0, "A", answer))
+    assert places.prompts == {"A:199": 200, "A:again": 201}
+    assert len(looked) <= 400
+    places.take(Event(500, T.NODE_ERROR, "r", 1.0, "A", {"run": 1, "error": {}}))
+    assert not places.prompts
