@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,16 +155,25 @@ def _persons(state: RunState) -> dict[str, Mapping[str, Any]]:
 
 
 def _arrow_changes(before: RunState, after: RunState) -> Iterator[tuple[str | None, str | None]]:
+    return changed_arrows(_arrows(before), _arrows(after))
+
+
+def changed_arrows(old: Counter[tuple[str, str]], new: Counter[tuple[str, str]]) -> Iterator[tuple[str | None, str | None]]:
     """Arrows that are only in one of the diagrams; two with the same ends are one that was changed."""
-    old, new = _arrows(before), _arrows(after)
     removed, added = list((old - new).elements()), list((new - old).elements())
-    for ends, how in removed:
-        other = next((one for one in added if one[0] == ends), None)
-        if other is not None:
-            added.remove(other)
-        yield f"{ends}{how}", None if other is None else f"{ends}{other[1]}"
+    ways: dict[str, deque[str]] = {}
     for ends, how in added:
-        yield None, f"{ends}{how}"
+        ways.setdefault(ends, deque()).append(how)
+    changed: Counter[str] = Counter()
+    for ends, how in removed:
+        other = ways[ends].popleft() if ways.get(ends) else None
+        changed[ends] += other is not None
+        yield f"{ends}{how}", None if other is None else f"{ends}{other}"
+    for ends, how in added:
+        if changed[ends]:
+            changed[ends] -= 1  # with the first of those ends that were removed
+        else:
+            yield None, f"{ends}{how}"
 
 
 def _arrows(state: RunState) -> Counter[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dipeo_nb.cli import main
+from dipeo_nb.execution import run_diff
 from dipeo_nb.execution.run_diff import cost_in_words
 from dipeo_nb.notebook.session import Session
 from tests.support.waiting import wait_until
@@ -115,3 +117,31 @@ def test_the_exit_code_says_whether_something_differs(session: Session, tmp_path
 def test_an_unknown_cost_is_never_nothing(cost: float | None, tokens: int, expected: str):
     """Also where the provider reported no tokens at all."""
     assert cost_in_words(cost, tokens) == expected
+
+
+def test_changed_arrows_are_paired_by_their_ends():
+    """However many arrows changed: each is looked at once. Several between the same ends are paired in order."""
+    looked: list[str] = []
+
+    class Ends(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            looked.append(self)
+            return str.__eq__(self, other)
+
+    def arrows(how: str, count: int) -> Counter[tuple[str, str]]:
+        return Counter({(Ends(f"N{n} → N{n + 1}"), how): 1 for n in range(count)})
+
+    before = arrows(" (a)", 200) + Counter({(Ends("X → Y"), " (1)"): 2, (Ends("X → Y"), " (2)"): 1})
+    after = arrows(" (b)", 201) + Counter({(Ends("X → Y"), " (3)"): 2})
+    found = list(run_diff.changed_arrows(before, after))
+    assert found[:2] == [("N0 → N1 (a)", "N0 → N1 (b)"), ("N1 → N2 (a)", "N1 → N2 (b)")]
+    assert found[200:] == [
+        ("X → Y (1)", "X → Y (3)"),
+        ("X → Y (1)", "X → Y (3)"),
+        ("X → Y (2)", None),
+        (None, "N200 → N201 (b)"),
+    ]
+    assert len(looked) <= 10 * 400
