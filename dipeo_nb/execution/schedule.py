@@ -185,7 +185,7 @@ class _Node:
         """A token on the way to an idle node: consumed within the step, it never stands in a queue."""
         self.watched = -1
         """The active ancestor it watches."""
-        self.watchers: list[_Node] = _NOTHING
+        self.watchers: dict[_Node, None] = _NOTHING
         self.low: Stamp | None = None
         """Smallest stamp among the tokens next on their edges."""
 
@@ -337,8 +337,8 @@ class Scheduler:
 
     def _watch(self, waiting: _Node, n: int) -> None:
         waiting.watched = n
-        if waiting not in (watched := self._nodes[n]).watchers:
-            watched.watchers = [*watched.watchers, waiting]
+        watchers = self._nodes[n].watchers = self._nodes[n].watchers or {}
+        watchers[waiting] = None
 
     def _consider(self, node: _Node) -> None:
         """Make a node whose tokens wait ready if nothing holds it back."""
@@ -434,7 +434,7 @@ class Scheduler:
         """A node takes tokens, and is ready."""
         inputs: list[Input] = []
         if node.runs and len(taken) < len(node.incoming):
-            fresh = [edge for edge, _, _ in taken]
+            fresh = {edge for edge, _, _ in taken}
             stale = [edge for edge in node.incoming if edge.last and not edge.first and edge not in fresh]
             inputs += [(edge.index, edge.last, False) for edge in stale]
         for edge, token, many in taken:

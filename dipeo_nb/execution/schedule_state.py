@@ -43,7 +43,7 @@ def restore(scheduler: Scheduler, state: Mapping[str, Any]) -> None:
     for node, found in zip(nodes, state["nodes"], strict=True):
         node.runs, node.visits, entry, busy, node.have, node.queued, node.watched, low, watchers = found
         node.entry, node.busy, node.low = tuple(entry), _stamp(busy), _stamp(low)
-        node.watchers = [nodes[index] for index in watchers]
+        node.watchers = {nodes[index]: None for index in watchers}
     for edge, (last, tokens) in zip(scheduler._edges, state["edges"], strict=True):
         edge.last = last
         edge.tokens = [Token(tuple(stamp), run, passes, order) for stamp, run, passes, order in tokens]

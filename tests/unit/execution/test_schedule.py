@@ -414,3 +414,31 @@ def test_a_node_that_is_not_at_work_is_not_done():
     scheduler.step(schedule.Begin())
     with pytest.raises(ValueError, match="not running"):
         scheduler.step(schedule.Done(1, ("default",)))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[object]:
+    """What is compared with another of its kind, one by one."""
+    compared: list[object] = []
+    monkeypatch.setattr(kind, "__eq__", lambda one, other: compared.append(one) or one is other)
+    return compared
+
+
+def test_nodes_that_wait_for_one_node_are_not_compared(monkeypatch: pytest.MonkeyPatch):
+    """Many nodes that wait for the same one: each is noted once, and none is compared with the others."""
+    compared = counted(monkeypatch, schedule._Node)
+    many = [f"N{n}" for n in range(100)]
+    arrows = ["S -> Slow", *(f"S -> {n}" for n in many), *(f"Slow -> {n}" for n in many)]
+    played = play(plan_of({"S": START, "Slow": WORK, **dict.fromkeys(many, WORK)}, arrows))
+    assert len(played.runs) == 102
+    assert len(compared) <= 100
+
+
+def test_values_that_come_again_are_not_compared_with_the_new_ones(monkeypatch: pytest.MonkeyPatch):
+    """In a loop, a join of many new values and many that stay costs what it takes, not their product."""
+    compared = counted(monkeypatch, schedule._Edge)
+    old, new = [f"O{n}" for n in range(100)], [f"N{n}" for n in range(100)]
+    arrows = ["S -> H", *(f"S -> {n}" for n in old), *(f"H -> {n}" for n in new), *(f"{n} -> J" for n in [*old, *new])]
+    nodes = {"S": START, "H": WORK, **dict.fromkeys([*old, *new], WORK), "J": WORK, "C": COND, "E": END}
+    played = play(plan_of(nodes, [*arrows, "J -> C", "C[condfalse] -> H", "C[condtrue] -> E"]), until(3))
+    assert [len(ran.fresh) for ran in played.runs if ran.label == "J"] == [200, 100, 100]
+    assert len(compared) <= 1000
