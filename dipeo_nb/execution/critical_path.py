@@ -39,7 +39,7 @@ class _Numbers:
 
 
 class Waits:
-    """Takes each run of a node that starts, ends or is cut off, in order; runs are given and told by their places in the table.
+    """Takes each run of a node that starts, ends or is cut off, in order; runs are named by their places in the table.
 
     Args:
         table: the runs.

@@ -114,7 +114,7 @@ class AwaitedRun(RunFacts, Generic[R]):
                 yield event
 
     async def _last(self) -> int | None:
-        """Where to end with a run that goes on elsewhere: if events come faster than they are read, that would be when it ends."""
+        """Where to end with a run that another process executes: if events come faster than they are read, that would be when it ends."""
         if self._execution is not None or self._recorded is not None:
             return None
         row = await run_on_loop(self._runtime.find_run(self.id))
