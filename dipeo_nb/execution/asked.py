@@ -18,7 +18,7 @@ class OpenQuestions:
         """request_id → payload (with `node_id`)."""
         self._at: dict[tuple[str, tuple[str, ...]], str] = {}
         """Place → the question that was asked there last."""
-        self.seq = 0
+        self.seq: int = 0
         """Number of the last event."""
 
     def take(self, event: Event) -> None:

@@ -102,7 +102,7 @@ class PersonView:
         self._person, self._ignored, self._name = person, ignored, name
         self.messages: list[Message] = []
         """In log order; more are added when the conversation has grown."""
-        self.candidates = 0
+        self.candidates: int = 0
         """How many messages there were to choose from."""
         self._seen = 0
         self._notes: list[int] = []

@@ -53,7 +53,7 @@ class Timeline:
     """
 
     def __init__(self, clock: Clock, *, not_before: float = 0.0, parent: Timeline | None = None) -> None:
-        self.monotonic = clock.monotonic
+        self.monotonic: Callable[[], float] = clock.monotonic
         begin, now = clock.monotonic(), clock.now() if parent is None else parent.now()
         self.offset: float = max(now, not_before) - begin
         """Seconds between the epoch and the beginning of monotonic time."""
@@ -110,7 +110,7 @@ class Journal:
         self._applying = threading.Lock()
         self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
-        self.texts = StreamedTexts()
+        self.texts: StreamedTexts = StreamedTexts()
         self._publisher = Publisher(state.run_id, services.bus)
         self._ended = False
 

@@ -24,7 +24,7 @@ class Publisher:
         self._run_id, self._bus = run_id, bus
         self.events: list[Event] = []
         """Those that wait to be published."""
-        self.at_once = False
+        self.at_once: bool = False
         """Whether nobody had to be waited for the last time."""
         self._lost = 0
         self._limit: asyncio.Timeout | None = None

@@ -22,7 +22,7 @@ class StreamedText:
     __slots__ = ("_count", "_payload", "_pieces", "_size", "_stream", "at", "node_id")
 
     def __init__(self, node_id: str) -> None:
-        self.node_id = node_id
+        self.node_id: str = node_id
         self.at = 0.0
         """When the first piece came that is in no event yet."""
         self._pieces: list[str] = []
