@@ -111,7 +111,7 @@ class Execution:
         self.signals: Signals = Signals() if parent is None else parent.execution.signals
         """Events from outside."""
         self._control = RunControl(self.run_id, on_halt=self._halt, hurry=self.journal.hurry)
-        self._steps = Steps(self, self._control)
+        self._steps = Steps(self, self._control, labels)
         self._begin = 0.0
         """When `run` began, on the monotonic clock."""
         self._hears = False

@@ -23,6 +23,8 @@ from dipeo_nb.execution.record import message_of, output_of, published
 from dipeo_nb.execution.run_errors import as_run_error, describe
 
 enter, leave = log_capture.enter, log_capture.leave
+_new = tuple.__new__
+"""Makes a named tuple in half the time."""
 LONGEST_RETRY_S = 60.0
 """Seconds between two attempts at most."""
 
@@ -69,7 +71,7 @@ class NodeRunner:
         return found
 
     def _place_of(self, node: PlanNode) -> log_capture.Place:
-        found = self._places[node.index] = log_capture.Place(self._hear, node)
+        found = self._places[node.index] = _new(log_capture.Place, (self._hear, node))
         return found
 
     async def finish(self, context: NodeContext, work: Awaitable[Output]) -> Output:

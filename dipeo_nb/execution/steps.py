@@ -8,7 +8,7 @@ and nothing is made that nobody has asked for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from dipeo_nb.common.aio import DONE
@@ -43,17 +43,17 @@ class Steps:
     Args:
         scope: the run, whose progress and journal are made.
         control: says whether it is to end before its time.
+        labels: of each node, without secrets.
     """
 
-    def __init__(self, scope: RunScope, control: RunControl) -> None:
+    def __init__(self, scope: RunScope, control: RunControl, labels: Sequence[str]) -> None:
         self._scope, self._control = scope, control
         self._plan, self._progress, self._journal = scope.plan, scope.progress, scope.journal
         self._monotonic = scope.services.clock.monotonic
         self._runner = NodeRunner(scope)
-        labels, arrows = [node.label for node in scope.plan.nodes], [edge.label for edge in scope.plan.edges]
-        self._labels: list[str] = redactor(labels)
-        """Of each node, without secrets."""
-        self._secretive = self._labels is not labels or redactor(arrows) is not arrows
+        arrows = [edge.label for edge in scope.plan.edges if edge.label]
+        self._labels = labels
+        self._secretive = labels != [node.label for node in scope.plan.nodes] or redactor(arrows) is not arrows
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         own = scope.options.instead is None
         self._pure: list[bool] = [own and handlers.is_pure(node) for node in scope.plan.nodes]
