@@ -25,9 +25,8 @@ class OpenQuestions:
         self.seq, found = event.seq, self.found
         if event.type is EventType.INTERACTIVE_PROMPT:
             payload = {**cast(InteractivePrompt, event.payload), "node_id": event.node_id}
-            found.pop(
-                self._at.get(place := place_of(payload), ""), None
-            )  # it was not answered in time, and its node tries again
+            place = place_of(payload)
+            found.pop(self._at.get(place, ""), None)  # it was not answered in time, and its node tries again
             found[payload["request_id"]] = payload
             self._at[place] = payload["request_id"]
         elif not found:

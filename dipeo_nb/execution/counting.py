@@ -165,10 +165,9 @@ class Counting:
         table = self.table
         table.ended[place] = at
         table.status[place] = table.status_number(status)
-        for asked in (
-            [k for k, (asker, _) in self.asked.items() if asker == node] if self.asked else ()
-        ):  # nobody answered in time
-            self._waited_for_answer(place, at - self.asked.pop(asked)[1])
+        if self.asked:
+            for unanswered in [k for k, (asker, _) in self.asked.items() if asker == node]:
+                self._waited_for_answer(place, at - self.asked.pop(unanswered)[1])
         if meta := payload.get("meta"):
             self._note(NodeRun(table, place), meta)
         if self.paid:

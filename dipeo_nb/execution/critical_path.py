@@ -51,10 +51,10 @@ class Waits:
         """Node → run → its place among the ends."""
         self._ends = array("q")
         """The runs that ended, in the order of ends."""
-        self._full = -1
-        """The latest of these ends until which no place was free; -1: there is none."""
         self._rounds = array("q")
         """Of each of them, how often nodes had been started together before."""
+        self._full = -1
+        """The latest of these ends until which no place was free; -1: there is none."""
         self._round = 0
         self._starting = False
         """Whether the latest start or end of a node was a start."""

@@ -30,8 +30,8 @@ class MessageRouter:
     """Serves any number of connections with the events of any number of runs.
 
     A connection is a handler with a name. It is called with one event at a time. When it raises or is late, it is called again with
-    the same event; when that happens `max_failures` times in a row, or the store cannot be read as often, the connection is removed. No connection ever waits for
-    another one, and no run for any of them.
+    the same event; when that happens `max_failures` times in a row, or the store cannot be read as often, the connection is removed.
+    No connection ever waits for another one, and no run for any of them.
 
     Args:
         store: where the runs are; also those of other processes.

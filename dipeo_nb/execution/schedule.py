@@ -254,7 +254,7 @@ class Scheduler:
             node.busy = None
             node.watched = -1
             self._busy -= 1
-            route = node.route if tick[1] is node.handles else node.leaving(tick[1])
+            route = node.route if tick[1] == node.handles else node.leaving(tick[1])
             if len(route) == 1 and (edge := route[0]).alone and (target := edge.target).busy is None and not target.queued:
                 # Nothing else can be ready before it: the token need not be put anywhere.
                 self._left(node)

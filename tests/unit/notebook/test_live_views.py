@@ -105,6 +105,13 @@ def story() -> Story:
     return made
 
 
+async def add_with_its_parts_forgotten(views: view.Views, feed: RunFeed) -> None:
+    """Let pages see a feed; what they ask for then has to be read from the record."""
+    views.add(feed)
+    await asyncio.sleep(0.2)
+    feed._recent.clear()
+
+
 def rows_of(part: Mapping[str, Any] | None) -> list[list[Any]]:
     assert part is not None
     return part["rows"]
@@ -356,9 +363,7 @@ def test_a_record_that_cannot_be_read_at_this_moment_is_asked_for_again(views: v
     feed._read = away
 
     async def ask() -> None:
-        views.add(feed)
-        await asyncio.sleep(0.2)
-        feed._recent.clear()
+        await add_with_its_parts_forgotten(views, feed)
         for message in ({"type": "since", "seq": 0}, {"type": "body", "seq": 1}, {"type": "since", "seq": 0}):
             views.widget._handle_custom_msg({**message, "of": "v1", "page": "p1"}, [])
             await asyncio.sleep(0.2)
@@ -403,9 +408,7 @@ def test_a_page_that_asks_again_while_it_is_answered_is_told_once(views: view.Vi
     feed._read = slowly
 
     async def ask() -> None:
-        views.add(feed)
-        await asyncio.sleep(0.2)
-        feed._recent.clear()
+        await add_with_its_parts_forgotten(views, feed)
         for page in ("p1", "p1", "p2", "p1"):
             views.widget._handle_custom_msg({"type": "since", "of": "v1", "seq": 0, "page": page}, [])
         await asyncio.sleep(0.2)
