@@ -18,11 +18,15 @@ def is_recordable(value: Any) -> bool:
         return _is_simple(value)
     if len(value) > FEW:
         return False
+    marked = redactor.marked
     for name, item in value.items():
-        if type(name) is not str or not name.isascii() or (len(name) >= SHORTEST and redactor._dirty(name)):
+        if type(name) is not str or not name.isascii() or (len(name) >= SHORTEST and marked(name)):
             return False
         kind = type(item)
-        if not (-1e300 < item < 1e300 if kind is int else kind in _SIMPLE or _is_simple(item)):
+        if kind is str:
+            if not item.isascii() or (len(item) >= SHORTEST and marked(item)):
+                return False
+        elif not (-1e300 < item < 1e300 if kind is int else kind in _SIMPLE):
             return False
     return True
 
@@ -30,5 +34,5 @@ def is_recordable(value: Any) -> bool:
 def _is_simple(value: Any) -> bool:
     kind = type(value)
     if kind is str:
-        return value.isascii() and (len(value) < SHORTEST or not redactor._dirty(value))
+        return value.isascii() and (len(value) < SHORTEST or not redactor.marked(value))
     return -1e300 < value < 1e300 if kind is int else kind in _SIMPLE

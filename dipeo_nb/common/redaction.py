@@ -15,7 +15,7 @@ import re
 import string
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -95,6 +95,10 @@ SHORTEST = 8
 """Characters of a known secret at least; shorter ones are words of ordinary texts."""
 SHORTEST_SHAPE = 15
 """Characters of the shortest text that `_SHAPES` finds."""
+MANY = 16
+"""Texts from which on it is worth while to look through all of them at once."""
+LONGEST_JOINED = 1_000_000
+"""Characters of them at most."""
 LONGEST_HELD = 8192
 """Characters of a stream held back at most."""
 LONGEST_CARRIED = 100_000
@@ -191,7 +195,7 @@ class Redactor:
         }
         if forms <= set(self.known):
             return
-        with self._lock:  # the longest first, as one may be part of another; and `_marked` looks at the last
+        with self._lock:  # the longest first, as one may be part of another; and `marked` looks at the last
             self.known = tuple(sorted({*self.known, *forms}, key=lambda form: (-len(form), form)))
 
     def add_named(self, values: Mapping[str, Any]) -> None:
@@ -260,22 +264,27 @@ class Redactor:
         kind = type(value)
         if kind is not dict:
             if kind is str:
-                return len(value) >= SHORTEST and self._marked(value)
+                return len(value) >= SHORTEST and self.marked(value)
             if kind in _ATOMS:
                 return False
             if isinstance(value, (list, tuple, set, frozenset)):
+                if len(value) > MANY and (joined := _joined(value)) is not None:
+                    return self.marked(joined)
                 return any(map(self._dirty, value))
             if not isinstance(value, Mapping):
                 return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
+        if len(value) > MANY and (joined := _joined([*value, *value.values()])) is not None:
+            return self.marked(joined)
         for name, item in value.items():
-            if type(name) is str and len(name) >= SHORTEST and self._marked(name):
+            if type(name) is str and len(name) >= SHORTEST and self.marked(name):
                 return True
             kind = type(item)
-            if kind not in _ATOMS and (self._dirty(item) if kind is not str else len(item) >= SHORTEST and self._marked(item)):
+            if kind not in _ATOMS and (self._dirty(item) if kind is not str else len(item) >= SHORTEST and self.marked(item)):
                 return True
         return False
 
-    def _marked(self, text: str) -> bool:
+    def marked(self, text: str) -> bool:
+        """Whether there is a secret in a text of at least `SHORTEST` characters."""
         if (known := self.known) and len(text) >= len(known[-1]) and any(map(text.__contains__, known)):
             return True
         return len(text) >= SHORTEST_SHAPE and any(map(text.__contains__, _MARKS)) and _SHAPES.search(text) is not None
@@ -472,6 +481,13 @@ def logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_FILTER)  # again is fine
     return found
+
+
+def _joined(values: Collection[Any]) -> str | None:
+    """Texts as one, in which no secret is that is in none of them; None: they are not texts alone, or too long."""
+    if {*map(type, values)} == {str} and sum(map(len, values)) <= LONGEST_JOINED:
+        return "\0".join(values)
+    return None
 
 
 def _carries_little(error: BaseException) -> bool:

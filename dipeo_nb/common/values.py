@@ -21,6 +21,7 @@ from collections import UserString
 from collections.abc import (
     AsyncIterable,
     Awaitable,
+    Collection,
     ItemsView,
     Iterable,
     Iterator,
@@ -47,6 +48,8 @@ MAX_DIGITS = 4300
 BASE64 = "base64"
 """The only key of the mapping that bytes become."""
 
+MANY = 16
+"""Texts from which on it is worth while to look at all of them at once."""
 _INT_LIMIT, _SIMPLE = 10**MAX_DIGITS, frozenset((float, bool, type(None)))
 _TEXTS = {
     "decimal": ("Decimal",),
@@ -109,18 +112,25 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
                         continue
                     seen.add(id(item))
                 if kind is list:
-                    below += item
+                    if not _are_ascii(item):
+                        below += item
                     continue
-                for key in item:
+                for key in () if _are_ascii(item) else item:
                     if type(key) is not str or not (key.isascii() or _fits_utf8(key)):
                         return False
-                below += item.values()
+                if not _are_ascii(item.values()):
+                    below += item.values()
             else:
                 return False
         if not below:
             return not shared or _fits(value, levels, {})
         level = below
     return False
+
+
+def _are_ascii(values: Collection[Any]) -> bool:
+    """Whether there are many values, all of them ASCII texts: what most lists of many texts and most keys are."""
+    return len(values) > MANY and {*map(type, values)} == {str} and all(map(str.isascii, values))
 
 
 def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:
