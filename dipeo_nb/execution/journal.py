@@ -86,9 +86,9 @@ class Journal:
         sign: Callable[[list[Event]], list[Event]],
         on_failure: Callable[[], None],
     ) -> None:
-        self.state = state
-        """What is stored so far, as a fold."""
+        self._state = state
         self.timeline = timeline
+        self._offset, self._monotonic = timeline.offset, timeline.monotonic
         self._seq = seq
         self.failure: Exception | None = None
         self.unrecorded: StorageError | None = None
@@ -107,6 +107,10 @@ class Journal:
         self._committing = False
         self._commit_ended = asyncio.Event()
         """Tells those who wait for the commit under way that it has ended."""
+        self._unshown: list[Event] = []
+        """Events that are stored and not published."""
+        self._applied = 0
+        """How many of them are applied to the state."""
         self._applying = threading.Lock()
         self._ticks: DeltaTicks | None = None
         self._timed: asyncio.Task[None] | None = None
@@ -118,13 +122,21 @@ class Journal:
         """Record the run whose progress this is; continue from what was stored before it was cut off."""
         self._snapshots.follow(progress, None if recovered is None else recovered.places)
         if recovered is not None:
-            self.state = recovered.state
-            self.state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
+            self._state = recovered.state
+            self._state.questions.clear()  # they were asked in a process that is gone; their nodes ask again
 
     def opened(self) -> None:
         """The store and the bus are open: from here on there is no detour by what would open them."""
         self._store = service_of(self._store)
         self._publisher.opened()
+
+    @property
+    def state(self) -> RunState:
+        """What is stored so far, as a fold. Any thread; it changes as the run continues."""
+        if self._applied < len(self._unshown):
+            with self._applying:
+                self._apply()
+        return self._state
 
     # Noting events.
 
@@ -146,8 +158,7 @@ class Journal:
         if self.texts.waiting:
             self._note_texts()
         self._seq = seq = self._seq + 1
-        timeline = self.timeline
-        at = timeline.offset + timeline.monotonic()  # as `timeline.now`, a call less
+        at = self._offset + self._monotonic()  # as `timeline.now`, a call less
         self.pending.append(_new(Event, (seq, kind, self._run_id, at, node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:
@@ -183,7 +194,7 @@ class Journal:
 
     def end_streams(self, node_id: str) -> None:
         """Note what was held back of the node's texts."""
-        if node_id in self.texts:
+        if node_id in self.texts.known:
             self._note_texts()  # before what was held back of them
             for payload in self.texts.end(node_id):
                 self.note(EventType.NODE_OUTPUT, node_id, payload)
@@ -251,10 +262,10 @@ class Journal:
             storing = self._storing(events)
             if storing is not DONE:
                 rest = self._stored_and_shown(events, storing)
-            elif show_later and self._publisher.at_once:
-                self._take(events)
             else:
-                rest = self._showing(events)
+                self._take(events)
+                if not (show_later and self._publisher.at_once):
+                    rest = self._show()
         finally:
             if rest is DONE:
                 self._committing = False
@@ -278,8 +289,8 @@ class Journal:
         if self.unrecorded is not None:
             self.tail.extend(events)
             return DONE
-        if self._snapshots.stored:
-            self._snapshots.before(events, self.state)
+        if self._snapshots.stored and self._snapshots.due(events):
+            self._snapshots.attach(events, self.state)
         if injection.hook is not None:
             injection.reach("run.commit")
         try:
@@ -300,27 +311,34 @@ class Journal:
             raise
         except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
             self._not_stored(events, error)
-        await self._showing(events)
-
-    def _showing(self, events: list[Event]) -> Awaitable[None]:
-        """Show events that are stored; return what is left to be awaited of that."""
         self._take(events)
-        return self._publisher.publish()
+        await self._show()
 
     def _take(self, events: list[Event]) -> None:
-        """Apply events that are stored."""
+        """Let events that are stored wait to be shown: to be applied, which is done earlier when somebody asks, and published."""
         if injection.hook is not None:
             injection.reach("run.stored")
         self._committed = events[-1][0]
+        self._unshown += events
+
+    def _apply(self) -> None:
+        """Apply what is stored. The caller holds the lock."""
+        events = self._unshown
+        self._state.apply_all(events[self._applied :] if self._applied else events)
+        self._applied = len(events)
+
+    def _show(self) -> Awaitable[None]:
+        """Apply and publish what is stored; return what is left to be awaited of that."""
         with self._applying:
-            self.state.apply_all(events)
-        self._publisher.take(events)
+            self._apply()
+            events, self._unshown, self._applied = self._unshown, [], 0
+        return self._publisher.publish(events)
 
     def publish(self) -> Awaitable[None]:
         """Publish what has not been yet; return what is left to be awaited of that."""
-        if self._committing or not self._publisher.events:  # a commit publishes what came before it, too
+        if self._committing or not self._unshown:  # a commit publishes what came before it, too
             return DONE
-        if (rest := self._publisher.publish()) is DONE:
+        if (rest := self._show()) is DONE:
             return DONE
         self._committing = True
         return self._to_its_end(rest)
@@ -332,7 +350,8 @@ class Journal:
     def snapshot(self) -> RunState:
         """The state after some commit, as a copy. Any thread."""
         with self._applying:
-            return self.state.snapshot()
+            self._apply()
+            return self._state.snapshot()
 
     def _not_stored(self, events: list[Event], error: Exception) -> None:
         """What follows when the store did not take events: returns when the run continues with them in memory."""

@@ -22,8 +22,6 @@ class Publisher:
 
     def __init__(self, run_id: str, bus: EventBus) -> None:
         self._run_id, self._bus = run_id, bus
-        self.events: list[Event] = []
-        """Those that wait to be published."""
         self.at_once: bool = False
         """Whether nobody had to be waited for the last time."""
         self._lost = 0
@@ -34,13 +32,9 @@ class Publisher:
         """The bus is open: from here on there is no detour by what would open it."""
         self._bus = service_of(self._bus)
 
-    def take(self, events: list[Event]) -> None:
-        """Let events wait."""
-        self.events = [*self.events, *events] if self.events else events
-
-    def publish(self) -> Awaitable[None]:
-        """Publish those that wait; return what is left to be awaited of that."""
-        events, self.events, self.at_once = self.events, [], False
+    def publish(self, events: list[Event]) -> Awaitable[None]:
+        """Publish events; return what is left to be awaited of that."""
+        self.at_once = False
         try:
             publishing = self._bus.publish_batch(events)
             if publishing is not DONE and (rest := begun(publishing)) is not DONE:

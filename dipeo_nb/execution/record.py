@@ -109,7 +109,7 @@ def node_completed(
         published: global variables that it has set.
         clean: whether it is known that the output holds no secret.
     """
-    body, text, handles, meta, conversation, _ = output
+    body, text, handles, meta, conversation = output[0], output[1], output[2], output[3], output[4]  # faster than unpacking
     payload: NodeCompleted = {
         "label": label,
         "node_type": node_type,

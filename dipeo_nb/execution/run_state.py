@@ -172,11 +172,14 @@ class RunState(Accounted):
 
     def apply_all(self, events: Iterable[Event]) -> None:
         """Take events in, as `apply` does."""
-        find = _APPLY.get
-        for event in events:
-            self.events = event[0]
-            if (handler := find(event[1])) is not None:
-                handler(self, event)
+        find, event = _APPLY.get, None
+        try:
+            for event in events:
+                if (handler := find(event[1])) is not None:
+                    handler(self, event)
+        finally:
+            if event is not None:
+                self.events = event[0]
 
     # One method per event type, in the order of a run.
 

@@ -179,29 +179,31 @@ class Snapshots:
         if self._attach is not None and not progress.shares_code:
             self._progress, self._places = progress, places or checkpoint.LogPlaces(progress.plan)
 
-    def before(self, events: Sequence[Event], state: RunState) -> None:
-        """Attach a snapshot to the append of *events*, if it is time for one.
-
-        Args:
-            events: all that has happened and is not stored.
-            state: the state before them.
-        """
+    def due(self, events: Sequence[Event]) -> bool:
+        """Whether a snapshot is to be attached to the append of *events*, which are all that has happened and is not stored."""
         if self._attach is None:
-            return
+            return False
         if self._places is not None:
             for event in events:
                 self._places.take(event)
+        seq, kind = events[-1][:2]
+        return seq >= self._due or (kind in FINAL_EVENTS and seq >= FINAL_EVENTS_FROM)
+
+    def attach(self, events: Sequence[Event], state: RunState) -> None:
+        """Attach a snapshot to the append of *events*.
+
+        Args:
+            state: the state before them.
+        """
+        assert self._attach is not None  # `due` has said so
         last = events[-1]
-        ended = last.type in FINAL_EVENTS
-        if not (last.seq >= self._due or (ended and last.seq >= FINAL_EVENTS_FROM)):
-            return
         state = state.snapshot()
         for event in events:
             state.apply(event)
         snapshot = snapshot_of(state)
         self._attach(snapshot)
         found = None
-        if self._progress is not None and self._places is not None and not ended:
+        if self._progress is not None and self._places is not None and last.type not in FINAL_EVENTS:
             found = checkpoint.checkpoint_of(self._progress, self._places, last, self._sign)
         if found is not None:  # else, and at the end, the one before stays: a run that failed is resumed from there
             self._attach(found)

@@ -123,10 +123,11 @@ class Steps:
                 payload = record.node_started(node, run, inputs, attempt)
                 journal.note(NODE_STARTED, node.id, redactor(payload) if self._secretive else payload)
                 starting.append((node, run, inputs, attempt or 1))
-                effects = effects or not pure[command[0]]
+                if not pure[command[0]]:
+                    effects = True
                 room -= 1
-            deferred = bool(starting) and not (effects or self._costly) and len(journal.pending) < MOST_DEFERRED
-            if journal.pending and not deferred:
+            deferred = not (effects or self._costly) and bool(starting) and len(journal.pending) < MOST_DEFERRED
+            if not deferred and journal.pending:
                 self._costly = False
                 if (rest := journal.commit(show_later=True)) is not DONE:
                     await rest
@@ -214,7 +215,8 @@ class Steps:
 
     def _succeeded(self, context: NodeContext, output: Output, begin: float) -> None:
         node, run, progress, journal = context.node, context.run, self._progress, self._journal
-        clean = output.text is None and is_recordable(output.body) and (not output.meta or is_recordable(output.meta))
+        meta = output[3]  # by number, as this is a part of every step
+        clean = output[1] is None and is_recordable(output[0]) and (not meta or is_recordable(meta))
         if not clean:
             try:
                 output = settled(output)
@@ -222,10 +224,11 @@ class Steps:
                 self._failed(context, error, begin)
                 return
         duration_ms = (self._monotonic() - begin) * 1000
-        label = self._labels[node.index]
-        payload = record.node_completed(label, node.type, run, output, duration_ms, context.published, clean=clean)
+        payload = record.node_completed(
+            self._labels[node.index], node.type, run, output, duration_ms, context.published, clean=clean
+        )
         progress.complete(node, run, output, context.assigned if progress.shares_code else EMPTY)
-        if node.id in journal.texts:
+        if node.id in journal.texts.known:
             journal.end_streams(node.id)
         journal.note(NODE_COMPLETED, node.id, payload)
 

@@ -82,7 +82,8 @@ class StreamedTexts:
     """Those of one run."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[Any, StreamedText]] = {}
+        self.known: dict[str, dict[Any, StreamedText]] = {}
+        """Those of nodes at work, by node."""
         self.waiting: list[StreamedText] = []
         """Those with pieces that are in no event yet, in the order in which these came."""
 
@@ -92,9 +93,9 @@ class StreamedTexts:
         if kind not in STREAMED or not isinstance(payload.get("text"), str):
             return None
         name = kind, payload.get("run"), payload.get("call_id")
-        texts = self._known.get(node_id)
+        texts = self.known.get(node_id)
         if texts is None:
-            texts = self._known[node_id] = {}
+            texts = self.known[node_id] = {}
         text = texts.get(name)
         if text is None:
             text = texts[name] = StreamedText(node_id)
@@ -109,8 +110,5 @@ class StreamedTexts:
 
     def end(self, node_id: str) -> list[Mapping[str, Any]]:
         """The node writes no more: what was held back of its texts. All that came was taken."""
-        texts = self._known.pop(node_id, {}).values()
+        texts = self.known.pop(node_id, {}).values()
         return [payload for text in texts if (payload := text.rest()) is not None]
-
-    def __contains__(self, node_id: str) -> bool:
-        return node_id in self._known

@@ -322,7 +322,7 @@ async def main(path):
     store, state = SqliteRunStore(path), RunState()
     events = [Event(1, T.EXECUTION_STARTED, "r", 1.0, None, {"diagram": "d", "labels": {"n": "N"}})]
     while True:
-        snapshots.Snapshots(store, -10**9, lambda event: event).before(events, state)
+        snapshots.Snapshots(store, -10**9, lambda event: event).attach(events, state)
         await store.append(events)
         for event in events:
             state.apply(event)

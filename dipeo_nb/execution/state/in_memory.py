@@ -35,13 +35,13 @@ class InMemoryRunStore(RunStore):
     def append(self, events: Sequence[Event]) -> CoroutineType[Any, Any, None]:
         if not events:
             return DONE
-        run_id = events[0].run_id
+        run_id = events[0][2]
         log = self._runs.get(run_id)
         if log is None:
             check_order(events, 0, False)
             log = self._runs[run_id] = PackedLog(run_id)
         else:
-            check_order(events, len(log), log.latest_of_run[1] in FINAL_EVENTS and run_id not in self._claimed)
+            check_order(events, log.stored, log.latest_of_run[1] in FINAL_EVENTS and run_id not in self._claimed)
         if self._claimed and not notes_only(events):
             self._claimed.discard(run_id)
         log.extend(events)

@@ -32,8 +32,10 @@ class PackedLog(Sequence[Event]):
         """Events that came after each other; or one alone, whose payload is large or holds some object that is not a plain value."""
         self._starts: array[int] = array("q")
         """Of each pack, the place of its first event."""
+        self.stored = 0
+        """Events."""
         self._packed = 0
-        """Events in packs."""
+        """Those in packs."""
         self._tail: list[Event] = []
         """The latest ones, as they came."""
         self._values = SharedValues()
@@ -44,10 +46,12 @@ class PackedLog(Sequence[Event]):
     def extend(self, events: Sequence[Event]) -> None:
         """Append events."""
         tail = self._tail
-        if not (tail or self._packed):
+        if not self.stored:
             self.first = events[0]
         tail += events
-        if (last := events[-1])[1] is not _NOTE:
+        last = events[-1]
+        self.stored = last[0]
+        if last[1] is not _NOTE:
             self.latest_of_run = last
         else:
             for event in reversed(events):
@@ -76,7 +80,7 @@ class PackedLog(Sequence[Event]):
             self._packed += 1
 
     def __len__(self) -> int:
-        return self._packed + len(self._tail)
+        return self.stored
 
     @overload
     def __getitem__(self, index: int) -> Event: ...

@@ -94,7 +94,7 @@ def check_order(events: Sequence[Event], stored: int, ended: bool) -> None:
     Raises:
         StorageError: one is broken; nothing may be stored.
     """
-    run_id, place = events[0].run_id, stored
+    run_id, place = events[0][2], stored
     for event in events:
         place += 1
         if event[0] != place or event[2] != run_id or event[1] in FINAL_EVENTS:
