@@ -107,6 +107,7 @@ def link(
                 first=first[e],
                 gathered=gathered[e],
                 data=data,
+                collects=data or gathered[e] >= 0,
                 keep=None if chains[source] == chains[target] and e not in back else keep,
             )
         )
@@ -154,6 +155,7 @@ def link(
                 backs=tuple(e.index for e in into if e.back and not e.optional),
                 first=tuple(e.index for e in into if e.first),
                 settled=settled[i],
+                alone=_alone(into, heads_loop=i in headers and settled[i] and i not in conditions),
                 awaited=waits[i].awaited,
                 first_awaited=waits[i].first,
                 gathers=waits[i].gathers,
@@ -161,6 +163,20 @@ def link(
             )
         )
     return tuple(plan_nodes), tuple(plan_edges)
+
+
+def _alone(into: Sequence[PlanEdge], *, heads_loop: bool) -> int:
+    """The arrow on which a token is all that a node with these arrows waits for; see `PlanNode.alone`.
+
+    Args:
+        heads_loop: whether it heads a loop, of whose rounds one token on each back arrow is all that can come.
+    """
+    if any(edge.collects for edge in into):
+        return -1
+    if len(into) == 1:
+        return into[0].index
+    backs = [edge.index for edge in into if edge.back and not edge.optional]
+    return backs[0] if len(backs) == 1 and heads_loop and not any(edge.first for edge in into) else -1
 
 
 def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> list[PlanNode]:

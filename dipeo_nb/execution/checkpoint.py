@@ -32,7 +32,7 @@ _READ = frozenset({"run", "item", "usage"})
 """Kinds of output that a resumed run reads."""
 _MEANING = 1
 """To be raised when the same fields come to mean something else, or the scheduler continues differently from the same state."""
-VERSION = crc32(repr((_MEANING, schedule._Node.__slots__, schedule._Edge.__slots__, schedule.Token._fields)).encode())
+VERSION = crc32(repr((_MEANING, schedule._Node.__slots__, schedule.Token._fields)).encode())
 """Of the checkpoints that this version of the package reads and writes."""
 
 

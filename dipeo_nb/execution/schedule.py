@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from dipeo_nb.domain.plan import Awaited, Plan, PlanEdge, PlanNode
+from dipeo_nb.domain.plan import Awaited, Plan, PlanEdge, PlanNode, Route
 
 Stamp = tuple[int, ...]
 
@@ -113,74 +113,19 @@ _NOTHING: Any = ()
 """What stands for an empty list: most nodes and arrows never need one, and the collector of cycles looks through each."""
 
 
-class _Edge:
-    """An arrow, and what is on it."""
-
-    __slots__ = (
-        "alone", "back", "collects", "data", "first", "gathered", "handle", "index", "keep", "last", "pad", "required", "source", "target", "tokens",
-    )  # fmt: skip
-
-    def __init__(self, edge: PlanEdge, target: _Node) -> None:
-        self.index, self.source, self.handle, self.target = edge.index, edge.source, edge.source_handle, target
-        self.data, self.first, self.required, self.gathered = edge.data, edge.first, edge.required, edge.gathered
-        self.collects = edge.data or edge.gathered >= 0
-        """Only the newest token up to a stamp counts."""
-        self.keep, self.back = edge.keep, edge.back
-        self.alone = False
-        """Whether a token on it is all that its idle target waits for: it is the only arrow, or the only one back to the header of a
-        loop, and none gathers or brings data."""
-        self.pad: Stamp = () if edge.keep is None else (0,) * (len(target.plan.chain) - edge.keep)
-        self.tokens: list[Token] = _NOTHING
-        """Those that wait, oldest first."""
-        self.last = 0
-        """Run of the source last consumed; 0: none."""
-
-    def stamp_of(self, stamp: Stamp) -> Stamp:
-        """The stamp of a token that leaves a run with *stamp* on this arrow."""
-        if self.keep is None:
-            return stamp
-        if self.back:
-            return (*stamp[: self.keep - 1], stamp[self.keep - 1] + 1)
-        return (*stamp[: self.keep], *self.pad)
-
-    def next(self, stamp: Stamp) -> Taken | None:
-        """What a run for *stamp* takes."""
-        tokens = self.tokens
-        if self.collects:
-            many = sum(token.stamp <= stamp for token in tokens)
-            return (self, tokens[many - 1], many) if many else None
-        return (self, tokens[0], 1) if tokens and tokens[0][0] == stamp else None
-
-
 class _Node:
-    """A node, and what the scheduler knows of it. Tokens on data edges do not count."""
+    """What the scheduler knows of a node. Tokens on data edges do not count."""
 
-    __slots__ = (
-        "any_join", "bit", "busy", "direct", "entry", "entry_length", "handles", "have", "incoming", "index", "looped", "low", "max_runs", "most_visits",
-        "outgoing", "plan", "queued", "route", "runs", "single", "visits", "watched", "watchers",
-    )  # fmt: skip
+    __slots__ = ("busy", "direct", "entry", "have", "low", "plan", "queued", "runs", "visits", "watched", "watchers")
 
-    def __init__(self, node: PlanNode, max_visits: int) -> None:
-        self.plan, self.index, self.bit = node, node.index, 1 << node.index
-        self.any_join, self.max_runs = node.any_join, node.max_runs
-        self.looped, self.entry_length, self.most_visits = bool(node.loops), node.entry, max_visits + node.limit
-        self.incoming: list[_Edge] = _NOTHING
-        self.outgoing: list[_Edge] = _NOTHING
-        self.single = False
-        """Whether what comes is consumed in the same step when the node is idle: its only arrow neither gathers nor brings data."""
-        self.handles: tuple[str, ...] = ()
-        self.route: list[_Edge] = _NOTHING
-        """The arrows on which an output left last, and with which handles."""
-        self.runs = 0
-        """Runs made ready so far."""
-        self.visits = 0
-        """Runs and passes since its innermost loop was entered."""
+    def __init__(self, node: PlanNode) -> None:
+        self.plan = node
+        self.runs = self.visits = self.have = self.queued = 0
+        """Runs made ready so far; runs and passes since its innermost loop was entered; required edges with a token; tokens waiting."""
         self.entry: Stamp = ()
         """Which entry of that loop this is."""
         self.busy: Stamp | None = None
         """Stamp of the run that is ready or running."""
-        self.have = self.queued = 0
-        """Required edges with a token, and tokens waiting."""
         self.direct: Token | None = None
         """A token on the way to an idle node: consumed within the step, it never stands in a queue."""
         self.watched = -1
@@ -189,12 +134,6 @@ class _Node:
         self.low: Stamp | None = None
         """Smallest stamp among the tokens next on their edges."""
 
-    def leaving(self, handles: tuple[str, ...]) -> list[_Edge]:
-        """The arrows on which an output with these handles leaves."""
-        fitting = [edge for edge in self.outgoing if edge.handle in handles]
-        self.handles, self.route = handles, self.outgoing if len(fitting) == len(self.outgoing) else fitting
-        return self.route
-
     @property
     def earliest(self) -> Stamp | None:
         """The smallest stamp at which it is active; None when it is not."""
@@ -202,7 +141,7 @@ class _Node:
         return min((stamp for stamp in (self.busy, self.low, direct) if stamp is not None), default=None)
 
 
-Taken = tuple[_Edge, Token, int]
+Taken = tuple[PlanEdge, Token, int]
 """(edge, the token that counts, how many tokens leave the queue)"""
 
 
@@ -215,15 +154,13 @@ class Scheduler:
     """
 
     def __init__(self, plan: Plan, *, max_visits: int = 100) -> None:
-        nodes = self._nodes = [_Node(node, max_visits) for node in plan.nodes]
-        edges = self._edges = [_Edge(edge, nodes[edge.target]) for edge in plan.edges]
-        for node in nodes:
-            node.incoming = [edges[e] for e in node.plan.incoming]
-            node.outgoing = [edges[e] for e in node.plan.outgoing]
-            if len(node.incoming) == 1:
-                node.single = node.incoming[0].alone = not node.incoming[0].collects
-            elif len((head := node.plan).backs) == 1 and head.heads_loop and head.settled and not (head.first or head.any_join):
-                self._edges[head.backs[0]].alone = not any(edge.collects for edge in node.incoming)
+        self._nodes = [_Node(node) for node in plan.nodes]
+        self._edges = plan.edges
+        self._max_visits = max_visits
+        self._tokens: list[list[Token]] = [_NOTHING] * len(plan.edges)
+        """By arrow, those that wait, oldest first."""
+        self._last = [0] * len(plan.edges)
+        """By arrow, the run of its source that was last consumed; 0: none."""
         self._active = 0
         """Bit mask of the nodes that are ready, running or hold tokens (other than data)."""
         self._busy = 0
@@ -247,34 +184,40 @@ class Scheduler:
         self._commands = commands = []
         todo = self._todo
         if type(tick) is Done:
-            node = self._nodes[tick[0]]
+            nodes = self._nodes
+            node = nodes[tick[0]]
             stamp = node.busy
             if stamp is None:
-                raise ValueError(f"node {node.index} was not running")
+                raise ValueError(f"node {tick[0]} was not running")
             node.busy = None
             node.watched = -1
             self._busy -= 1
-            route = node.route if tick[1] == node.handles else node.leaving(tick[1])
-            if len(route) == 1 and (edge := route[0]).alone and (target := edge.target).busy is None and not target.queued:
+            edges, edge, others = node.plan.routes.get(tick[1]) or self._route(node.plan, tick[1])
+            if edge is not None and (target := nodes[edge.target]).busy is None and not target.queued:
                 # Nothing else can be ready before it: the token need not be put anywhere.
-                self._left(node)
-                stamp = stamp if edge.keep is None else edge.stamp_of(stamp)
-                stale = () if target.single else [(e.index, e.last, False) for e in target.incoming if e.last and e is not edge]
-                edge.last = node.runs
-                self._begin(target, stamp, (*stale, (edge.index, node.runs, True)), 0)
+                if node.queued or node.watchers:
+                    self._left(node)
+                else:
+                    self._active &= ~(1 << tick[0])
+                e, run, last = edge.index, node.runs, self._last
+                inputs: tuple[Input, ...] = ((e, run, True),)
+                if others:
+                    inputs = (*[(i, last[i], False) for i in others if last[i]], *inputs)
+                last[e] = run
+                self._begin(target, stamp if edge.keep is None else self._stamp_on(edge, stamp), inputs, 0)
             else:
-                for edge in route:
+                for edge in edges:
                     self._push(edge, stamp, node.runs, 0)
                 self._left(node)
         else:
             for node in self._nodes:
-                if not node.incoming:
+                if not node.plan.incoming:
                     self._start(node, (0,) * len(node.plan.chain), [])
         while todo and not self._finished:
             node = todo.popleft()
             if (direct := node.direct) is not None:
                 node.direct = None
-                self._begin(node, direct[0], ((node.incoming[0].index, direct[1], True),), direct[2])
+                self._begin(node, direct[0], ((node.plan.alone, direct[1], True),), direct[2])
             else:
                 self._consider(node)
         if not self._busy and not self._finished:
@@ -283,29 +226,57 @@ class Scheduler:
 
     def needed_outputs(self, node: int) -> set[int]:
         """Runs of a node whose output an edge can still ask for."""
-        return {run for edge in self._nodes[node].outgoing for run in (edge.last, *(token.run for token in edge.tokens))}
+        outgoing = self._nodes[node].plan.outgoing
+        return {run for e in outgoing for run in (self._last[e], *(token.run for token in self._tokens[e]))}
+
+    def _route(self, node: PlanNode, handles: tuple[str, ...]) -> Route:
+        """Where an output with these handles goes."""
+        edges = tuple(edge for e in node.outgoing if (edge := self._edges[e]).source_handle in handles)
+        only, others = None, ()
+        if len(edges) == 1 and (target := self._nodes[edges[0].target].plan).alone == edges[0].index:
+            only, others = edges[0], tuple(e for e in target.incoming if e != target.alone)
+        route = node.routes[handles] = edges, only, others
+        return route
+
+    def _stamp_on(self, edge: PlanEdge, stamp: Stamp) -> Stamp:
+        """The stamp of a token that leaves a run with *stamp* on an arrow that does not keep it."""
+        keep = edge.keep
+        assert keep is not None
+        if edge.back:
+            return (*stamp[: keep - 1], stamp[keep - 1] + 1)
+        return (*stamp[:keep], *(0,) * (len(self._nodes[edge.target].plan.chain) - keep))
+
+    def _next(self, e: int, stamp: Stamp) -> Taken | None:
+        """What a run for *stamp* takes from an arrow."""
+        edge, tokens = self._edges[e], self._tokens[e]
+        if edge.collects:
+            many = sum(token.stamp <= stamp for token in tokens)
+            return (edge, tokens[many - 1], many) if many else None
+        return (edge, tokens[0], 1) if tokens and tokens[0][0] == stamp else None
 
     def _left(self, node: _Node) -> None:
         """A run or a pass of a node is over."""
         if node.queued:  # its own token may have come back to it
             self._todo.append(node)
         else:
-            self._active &= ~node.bit
+            self._active &= ~(1 << node.plan.index)
         if node.watchers:
             self._wake(node)
 
-    def _push(self, edge: _Edge, stamp: Stamp, run: int, passes: int) -> None:
+    def _push(self, edge: PlanEdge, stamp: Stamp, run: int, passes: int) -> None:
         """Put an output of a run with *stamp* on an arrow."""
-        node = edge.target
-        stamp = stamp if edge.keep is None else edge.stamp_of(stamp)
-        if node.single and node.busy is None and not node.queued and node.direct is None:
+        e, node = edge.index, self._nodes[edge.target]
+        plan = node.plan
+        if edge.keep is not None:
+            stamp = self._stamp_on(edge, stamp)
+        if plan.alone == e and len(plan.incoming) == 1 and node.busy is None and not node.queued and node.direct is None:
             node.direct = _new(Token, (stamp, run, passes, 0))
-            self._active |= node.bit
+            self._active |= 1 << edge.target
             self._todo.append(node)
             return
-        self._arrivals = order = self._arrivals + node.any_join
-        if (tokens := edge.tokens) is _NOTHING:
-            tokens = edge.tokens = []
+        self._arrivals = order = self._arrivals + plan.any_join
+        if (tokens := self._tokens[e]) is _NOTHING:
+            tokens = self._tokens[e] = []
         before = len(tokens)
         if edge.collects:  # only the newest counts: the others need not be kept
             while tokens and tokens[-1].stamp >= stamp:
@@ -321,7 +292,7 @@ class Scheduler:
             node.watched = -1  # what it waited for may not hold it back now
         if earlier:
             node.low = tokens[0].stamp
-        self._active |= node.bit
+        self._active |= 1 << edge.target
         if node.busy is None:
             self._todo.append(node)
 
@@ -329,10 +300,10 @@ class Scheduler:
         """The activity of a node changed: those who watched it look again."""
         watching, node.watchers = node.watchers, _NOTHING
         for waiting in watching:
-            if waiting.watched == node.index:
+            if waiting.watched == node.plan.index:
                 waiting.watched = -1
                 self._todo.append(waiting)
-            elif waiting.any_join:
+            elif waiting.plan.any_join:
                 self._todo.append(waiting)
 
     def _watch(self, waiting: _Node, n: int) -> None:
@@ -344,13 +315,13 @@ class Scheduler:
         """Make a node whose tokens wait ready if nothing holds it back."""
         if node.busy is not None or not node.queued:
             return
-        if node.any_join:
+        if node.plan.any_join:
             self._decide(node)
             return
         plan, stamp = node.plan, node.low
         assert stamp is not None  # it holds a token
         opening = node.runs == 0 and bool(plan.first)
-        firsts = [tokens[0].stamp for e in plan.first if (tokens := self._edges[e].tokens)] if opening else []
+        firsts = [tokens[0].stamp for e in plan.first if (tokens := self._tokens[e])] if opening else []
         if firsts:
             stamp = min(firsts)
             needed, awaited = plan.first, plan.first_awaited
@@ -375,15 +346,18 @@ class Scheduler:
                 return
             if awaited.unreachable:
                 return  # forever: reported when the run ends
-        edges = [edge for edge in node.incoming if edge.first or edge.data] if firsts else node.incoming
-        self._start(node, stamp, [one for edge in edges if (one := edge.next(stamp))])
+        into, edges = plan.incoming, self._edges
+        if firsts:
+            into = [e for e in into if edges[e].first or edges[e].data]
+        self._start(node, stamp, [one for e in into if (one := self._next(e, stamp))])
 
     def _decide(self, node: _Node) -> None:
         """Make a condition ready for what reached it first and does not wait."""
-        heads = sorted((e.tokens[0].order, e.index) for e in node.incoming if not e.data and e.tokens)
+        edges, tokens, into = self._edges, self._tokens, node.plan.incoming
+        heads = sorted((tokens[e][0].order, e) for e in into if not edges[e].data and tokens[e])
         for _, e in heads:
-            chosen = self._edges[e]
-            token, loop = chosen.tokens[0], chosen.gathered
+            chosen, token = edges[e], tokens[e][0]
+            loop = chosen.gathered
             awaited = node.plan.gathers.get(loop)
             if awaited is not None:
                 blocker = self._blocker(awaited, token.stamp)
@@ -393,20 +367,20 @@ class Scheduler:
                 if awaited.unreachable:
                     continue
             taken: list[Taken] = []
-            for edge in node.incoming:
+            for edge in [edges[e] for e in into]:
                 if edge.gathered == loop >= 0 or (edge.data and edge.gathered < 0):
-                    if one := edge.next(token.stamp):
+                    if one := self._next(edge.index, token.stamp):
                         taken.append(one)
                 elif edge.gathered == loop < 0 and edge.source == chosen.source:
-                    tokens = edge.tokens
-                    if tokens and tokens[0].run == token.run:
-                        taken.append((edge, tokens[0], 1))
+                    waiting = tokens[edge.index]
+                    if waiting and waiting[0].run == token.run:
+                        taken.append((edge, waiting[0], 1))
             self._start(node, token.stamp, taken)
             return
 
     def _complete(self, awaited: tuple[int, ...], stamp: Stamp) -> bool:
         for e in awaited:
-            tokens = self._edges[e].tokens
+            tokens = self._tokens[e]
             if not tokens or tokens[0][0] != stamp:
                 return False
         return True
@@ -433,53 +407,58 @@ class Scheduler:
     def _start(self, node: _Node, stamp: Stamp, taken: list[Taken]) -> None:
         """A node takes tokens, and is ready."""
         inputs: list[Input] = []
-        if node.runs and len(taken) < len(node.incoming):
-            fresh = {edge for edge, _, _ in taken}
-            stale = [edge for edge in node.incoming if edge.last and not edge.first and edge not in fresh]
-            inputs += [(edge.index, edge.last, False) for edge in stale]
+        plan, edges, queues, last = node.plan, self._edges, self._tokens, self._last
+        if node.runs and len(taken) < len(plan.incoming):
+            fresh = {edge.index for edge, _, _ in taken}
+            inputs += [(e, last[e], False) for e in plan.incoming if last[e] and not edges[e].first and e not in fresh]
         for edge, token, many in taken:
-            inputs.append((edge.index, token[1], True))
-            del edge.tokens[:many]
-            edge.last = token[1]
+            e, run = edge.index, token[1]
+            inputs.append((e, run, True))
+            last[e] = run
+            tokens = queues[e]
+            del tokens[:many]
             if not edge.data:
                 node.queued -= many
-            if not edge.tokens and edge.required:
+            if edge.required and not tokens:
                 node.have -= 1
-        heads = [edge.tokens[0].stamp for edge in node.incoming if edge.tokens and not edge.data] if node.queued else None
+        heads = [queues[e][0].stamp for e in plan.incoming if queues[e] and not edges[e].data] if node.queued else None
         node.low = min(heads) if heads else None
-        passes = max((token.passes for edge, token, _ in taken if not edge.data), default=0) if node.max_runs is not None else 0
+        passes = 0
+        if plan.max_runs is not None:
+            passes = max((token.passes for edge, token, _ in taken if not edge.data), default=0)
         self._begin(node, stamp, tuple(inputs), passes)
 
     def _begin(self, node: _Node, stamp: Stamp, inputs: tuple[Input, ...], passes: int) -> None:
         """A node is ready, unless it is at a limit."""
-        runs = node.runs
+        plan, runs = node.plan, node.runs
         node.watched = -1
-        if node.looped:
-            if not (length := node.entry_length) or (here := stamp[:length]) == node.entry:
+        if plan.loops:
+            if not (length := plan.entry) or (here := stamp[:length]) == node.entry:
                 node.visits += 1
             else:
                 node.visits = node.visits + 1 if here < node.entry or not node.visits else 1
                 node.entry = max(node.entry, here)
-            if node.visits > node.most_visits:
+            if node.visits > self._max_visits + plan.limit:
                 self._finished = True
-                self._commands.append(Exhausted(node.index, node.visits - 1))
+                self._commands.append(Exhausted(plan.index, node.visits - 1))
                 return
-        if node.max_runs is not None and runs and runs >= node.max_runs:
+        if plan.max_runs is not None and runs and runs >= plan.max_runs:
             self._pass_on(node, stamp, passes + 1)
             return
         node.runs = runs + 1
         node.busy = stamp
-        self._active |= node.bit
+        self._active |= 1 << plan.index
         self._busy += 1
-        self._commands.append(_new(RunNode, (node.index, runs + 1, stamp, inputs)))
+        self._commands.append(_new(RunNode, (plan.index, runs + 1, stamp, inputs)))
 
     def _pass_on(self, node: _Node, stamp: Stamp, passes: int) -> None:
         """A node at its limit hands its last output on, within its outermost loop."""
         node.busy = None
-        self._commands.append(PassOn(node.index, node.runs))
-        if passes <= node.plan.component_size:
-            for edge in node.leaving(_PASSED_HANDLES):
-                if edge.target.plan.component == node.plan.component:
+        plan, nodes = node.plan, self._nodes
+        self._commands.append(PassOn(plan.index, node.runs))
+        if passes <= plan.component_size:
+            for edge in (plan.routes.get(_PASSED_HANDLES) or self._route(plan, _PASSED_HANDLES))[0]:
+                if nodes[edge.target].plan.component == plan.component:
                     self._push(edge, stamp, node.runs, passes)
         self._left(node)
 
@@ -492,9 +471,9 @@ class Scheduler:
             if node.queued:
                 missing = (plan.first_awaited if node.runs == 0 and plan.first else plan.awaited).unreachable
                 missing += tuple(e for gathers in plan.gathers.values() for e in gathers.unreachable)
-                blocked.append((node.index, tuple(dict.fromkeys(missing))))
+                blocked.append((plan.index, tuple(dict.fromkeys(missing))))
             elif not node.runs:
-                skipped.append(node.index)
+                skipped.append(plan.index)
         # Others that wait for those need not be named.
         blocked = [one for one in blocked if one[1]] or blocked
         self._commands.append(Finish(tuple(skipped), tuple(blocked)))

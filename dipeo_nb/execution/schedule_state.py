@@ -24,11 +24,13 @@ def state_of(scheduler: Scheduler) -> dict[str, Any]:
                 node.queued,
                 node.watched,
                 node.low,
-                [w.index for w in node.watchers],
+                [w.plan.index for w in node.watchers],
             ]
             for node in scheduler._nodes
         ],
-        "edges": [[edge.last, [list(token) for token in edge.tokens]] for edge in scheduler._edges],
+        "edges": [
+            [last, [list(token) for token in tokens]] for last, tokens in zip(scheduler._last, scheduler._tokens, strict=True)
+        ],
     }
 
 
@@ -44,9 +46,9 @@ def restore(scheduler: Scheduler, state: Mapping[str, Any]) -> None:
         node.runs, node.visits, entry, busy, node.have, node.queued, node.watched, low, watchers = found
         node.entry, node.busy, node.low = tuple(entry), _stamp(busy), _stamp(low)
         node.watchers = {nodes[index]: None for index in watchers}
-    for edge, (last, tokens) in zip(scheduler._edges, state["edges"], strict=True):
-        edge.last = last
-        edge.tokens = [Token(tuple(stamp), run, passes, order) for stamp, run, passes, order in tokens]
+    for e, (_, (last, tokens)) in enumerate(zip(scheduler._edges, state["edges"], strict=True)):
+        scheduler._last[e] = last
+        scheduler._tokens[e] = [Token(tuple(stamp), run, passes, order) for stamp, run, passes, order in tokens]
 
 
 def command_state(command: RunNode) -> list[Any]:
