@@ -216,7 +216,7 @@ class NodeContext:
         """
         value = value if is_plain(value) else plain_value(value, f"variable {name}")
         self.execution.progress.variables[name] = value
-        self.published = {**self.published, name: value}
+        self.published = {**self.published, name: value} if self.published else {name: value}
 
     def program(self, path: str, *, code: bool = False) -> str:
         """The text of a file that is run: for a diagram that is not the user's own, as it was shown before the run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 from dipeo_nb.diagram import graph
@@ -15,11 +15,13 @@ from dipeo_nb.errors import ExpressionError, NodeExecutionError
 from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.evaluation import holds
 from dipeo_nb.execution.handlers.person_job import remembered
-from dipeo_nb.execution.inputs import VARIABLES, Output, as_text, plain
+from dipeo_nb.execution.inputs import VARIABLES, Arrived, Output, as_text, plain
 from dipeo_nb.execution.sent_prompts import show_prompt
 
 DETECT_MAX_ITERATIONS, CHECK_NODES_EXECUTED = ConditionType.DETECT_MAX_ITERATIONS, ConditionType.CHECK_NODES_EXECUTED
 LLM_DECISION = ConditionType.LLM_DECISION
+_TRUE, _FALSE = ("condtrue",), ("condfalse",)
+"""What an output leaves on."""
 PURE = True
 
 
@@ -40,17 +42,23 @@ def execute(context: NodeContext) -> Output | Coroutine[Any, Any, Output]:
 
 def _branched(context: NodeContext, decision: bool, **meta: Any) -> Output:
     """What came in leaves on the chosen branch: the same value, text and conversation, no level deeper."""
-    branch = "condtrue" if decision else "condfalse"
+    handles = _TRUE if decision else _FALSE
+    meta["branch"] = branch = handles[0]
     context.publish(f"branch[{context.node.id}]", branch)
-    handles, meta = (branch,), {**meta, "branch": branch}
     arrived = context.inputs.arrived
-    fresh = arrived if len(arrived) == 1 else [a for a in arrived if a.fresh]
-    if len(arrived) == 1 or (len(fresh) == 1 and not fresh[0].edge.label):
-        body, text, _, before, conversation, assigned = (arrived[0] if len(arrived) == 1 else fresh[0]).output
-        if not VARIABLES.isdisjoint(before):
-            meta["variables_of_run"] = True
-        return Output(body, text, handles, meta, conversation, assigned)
-    return Output(plain(context.inputs.body), handles=handles, meta=meta)
+    one = arrived[0] if len(arrived) == 1 else _only_fresh(arrived)
+    if one is None:
+        return Output(plain(context.inputs.body), handles=handles, meta=meta)
+    output = one[5]
+    if not VARIABLES.isdisjoint(output[3]):
+        meta["variables_of_run"] = True
+    return Output(output[0], output[1], handles, meta, output[4], output[5])
+
+
+def _only_fresh(arrived: Sequence[Arrived]) -> Arrived | None:
+    """The only input that is fresh, if there is just one and it has no label."""
+    fresh = [item for item in arrived if item.fresh]
+    return fresh[0] if len(fresh) == 1 and not fresh[0].edge.label else None
 
 
 def _all_at_limit(context: NodeContext) -> bool:
