@@ -302,8 +302,7 @@ def export(
                 run_sync(_read(runtime, run_id, line.write))
             return ExitCode.DONE
         if out is not None and kind == ".html":
-            page = run_files.html(run_sync(_logs(runtime, run_id)))
-            write_atomic(Path(out), page.encode())
+            write_atomic(Path(out), run_sync(_page(runtime, run_id)).encode())
             return ExitCode.DONE
         report = json_text(run_sync(_state(runtime, run_id)).report(), indent=2)
     if out is None:
@@ -318,9 +317,9 @@ async def _state(runtime: Runtime, run_id: str) -> RunState:
     return await recorded_state(runtime.services.store, row.run_id)
 
 
-async def _logs(runtime: Runtime, run_id: str) -> list[run_files.Log]:
+async def _page(runtime: Runtime, run_id: str) -> str:
     row = await runtime.find_run(run_id)
-    return await run_files.recorded(runtime.services.store, row.run_id)
+    return await run_files.html(await run_files.recorded(runtime.services.store, row.run_id))
 
 
 async def _read(runtime: Runtime, run_id: str, take: Callable[[Event], object]) -> None:

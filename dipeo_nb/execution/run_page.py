@@ -144,7 +144,14 @@ def _node(data: Mapping[str, Any], kind: str, label: str) -> dict[str, Any]:
 def rows(events: Iterable[Event], limit: int = VALUE_LIMIT) -> Iterator[Row]:
     """Events as the page takes them, without known secrets; longer texts are cut to their beginning."""
     for event in events:
-        yield [event.seq, str(event.type), event.occurred_at, event.node_id, cut(redactor(event.payload), limit)]
+        whole = whole_row(event)
+        whole[4] = cut(whole[4], limit)
+        yield whole
+
+
+def whole_row(event: Event) -> Row:
+    """An event as the page takes it, without known secrets."""
+    return [event.seq, str(event.type), event.occurred_at, event.node_id, redactor(event.payload)]
 
 
 def cut(value: Any, limit: int) -> Any:

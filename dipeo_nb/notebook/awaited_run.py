@@ -204,9 +204,11 @@ class AwaitedRun(RunFacts, Generic[R]):
             run_sync(read_run(self._runtime.services.store, self.id, self._state.apply, after=self._state.events))
 
     def _logs(self) -> list[run_file.Log]:
-        own = (self.state, list(self.events))
+        own = run_file.Log(self.state, self._pages)
         return (
-            [own] if self._recorded is not None else [own, *run_sync(run_file.sub_runs(self._runtime.services.store, own[0]))]
+            [own]
+            if self._recorded is not None
+            else [own, *run_sync(run_file.sub_runs(self._runtime.services.store, own.state))]
         )
 
     async def _pages(self, after: int) -> AsyncIterator[Iterable[Event]]:

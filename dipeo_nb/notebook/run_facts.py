@@ -12,6 +12,7 @@ from typing import Any
 
 from dipeo_nb.common.atomic import write_atomic
 from dipeo_nb.common.calls import checked_call
+from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.events import Event
@@ -60,7 +61,7 @@ class RunFacts(ABC):
 
     @abstractmethod
     def _logs(self) -> list[run_file.Log]:
-        """The run and its events, and behind it those of its sub-diagrams."""
+        """The run as it is now, and behind it those of its sub-diagrams."""
 
     @property
     @abstractmethod
@@ -221,12 +222,13 @@ class RunFacts(ABC):
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the run, as far as it has come, to *path* as one HTML file: the view with its drawing, timeline and log, which
-        opens offline in a browser. It needs no kernel, holds all texts of the run (without known secrets) and loads nothing.
+        opens offline in a browser. It needs no kernel, holds all texts of the run (without known secrets) and loads nothing. Of a
+        run of more than 100,000 events it has the last ones and what those before led to; `dipeo-nb export RUN -o run.jsonl` writes all.
 
         Opened as `run.html#120`, it shows the moment of event 120.
         """
         file = Path(path)
-        write_atomic(file, run_file.html(self._logs()).encode())
+        write_atomic(file, run_sync(run_file.html(self._logs())).encode())
         return file
 
     def to_dict(self) -> dict[str, Any]:

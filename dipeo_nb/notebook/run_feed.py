@@ -14,8 +14,8 @@ from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.payloads import STREAMED, VARYING
 from dipeo_nb.errors import DipeoError, TrustError
 from dipeo_nb.execution import run_page
+from dipeo_nb.execution.live_clock import LiveClock
 from dipeo_nb.execution.run_state import RunState
-from dipeo_nb.notebook.live_clock import LiveClock
 from dipeo_nb.notebook.view import REPLY_BYTES, TICK_S
 
 _RECENT = 50

@@ -10,7 +10,7 @@ from dipeo_nb.diagram.drawing_style import FONT
 from dipeo_nb.diagram.labels import clean, escape, fit
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
-from dipeo_nb.notebook.live_clock import LiveClock
+from dipeo_nb.execution.live_clock import LiveClock
 
 Kind = Literal["place", "thinking", "work", "person", "retry", "failed"]
 """Waits for a place; at work before the first word; at work; waits for a person; waits to try again; the moment of a failure."""

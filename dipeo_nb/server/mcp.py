@@ -209,7 +209,7 @@ class DiagramServer:
         found: types.TextResourceContents | None = None
         try:
             if (of_page := mcp_app.named(uri)) is not None:
-                found = mcp_app.page(uri, await asyncio.to_thread(self.tools.tool, of_page))
+                found = await mcp_app.page(uri, await asyncio.to_thread(self.tools.tool, of_page))
             elif kind == "diagrams":
                 tool = await asyncio.to_thread(self.tools.tool, name)
                 found = _drawing(uri, await asyncio.to_thread(tool.document.svg))

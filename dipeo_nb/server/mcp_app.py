@@ -22,6 +22,8 @@ LOG = "dipeo-nb/run"
 """Where the log of a run is in the `_meta` of a result."""
 SIZE = 300_000
 """Characters of such a log at most, where it can be kept; see `run_file.packed`."""
+EVENTS = 5_000
+"""Events in it, of a run and of those of its sub-diagrams, at most."""
 _PAGE = "ui://dipeo/{}.html"
 _SHOWN: dict[str, Any] = {"ui": {"prefersBorder": True}}
 
@@ -42,14 +44,16 @@ def named(uri: str) -> str | None:
     return uri[len(before) : -len(after)] if uri.startswith(before) and uri.endswith(after) else None
 
 
-def page(uri: str, tool: DiagramTool) -> types.TextResourceContents:
+async def page(uri: str, tool: DiagramTool) -> types.TextResourceContents:
     """The page of a tool."""
     state = RunState(diagram=tool.title, source=tool.document.to_data())
-    data = f'<script type="application/octet-stream" id="data">{run_file.packed([(state, ())])}</script>'
+    data = f'<script type="application/octet-stream" id="data">{await run_file.packed([run_file.held((), state)])}</script>'
     html = run_page.document("app.js", title=tool.title, inside=data)
     return types.TextResourceContents(uri=uri, mime_type=APP_MIME_TYPE, text=html, _meta=_SHOWN)
 
 
 async def of_result(context: Any, store: RunStore, run_id: str) -> Mapping[str, Any] | None:
     """The `_meta` of the result of a run: its log; None for a client that shows no pages."""
-    return {LOG: run_file.packed(await run_file.recorded(store, run_id), SIZE)} if client_supports_apps(context) else None
+    if not client_supports_apps(context):
+        return None
+    return {LOG: await run_file.packed(await run_file.recorded(store, run_id), SIZE, EVENTS)}

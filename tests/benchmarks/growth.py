@@ -127,6 +127,13 @@ def explain(base: Path, run: str) -> dict[str, float]:
     return {}
 
 
+def html(base: Path, run: str) -> dict[str, float]:
+    """The file with which it is passed on."""
+    with dp.Session(base) as session:
+        assert session.open_run(run).to_html(base / "run.html").stat().st_size < 20_000_000
+    return {}
+
+
 def resume(base: Path, run: str) -> dict[str, float]:
     """Until its first event."""
     with dp.Session(base) as session:
@@ -253,7 +260,7 @@ def _size(base: Path) -> int:
 
 WORK: dict[str, Callable[[Path, str], dict[str, float]]] = {
     work.__name__: work
-    for work in (record, open_run, explain, metrics, diff, resume, listed, answer, jobs, streams, condensed, viewed)
+    for work in (record, open_run, explain, metrics, diff, html, resume, listed, answer, jobs, streams, condensed, viewed)
 }
 
 
@@ -332,6 +339,8 @@ async def rows(stack: AsyncExitStack) -> list[Row]:
         row(f"{size}: memory to explain", 150, "MB", figure("explain", "memory", _long_run)),
         row(f"{size}: metrics", 8, "s", figure("metrics", "cpu", _long_run)),
         row(f"{size}: compare with itself", 0.2, "s", figure("diff", "cpu", _long_run)),
+        row(f"{size}: HTML file", 15, "s", figure("html", "cpu", _long_run)),
+        row(f"{size}: memory to write the HTML file", 150, "MB", figure("html", "memory", _long_run)),
         row(f"{size}: resume, to its first event", 5, "s", figure("resume", "cpu", _long_run)),
         row(f"{size}: memory to resume", 150, "MB", figure("resume", "memory", _long_run)),
         row(f"dp.runs() of {RUNS:,}", 20, "ms", figure("listed", "seconds", lambda: (_history(), ""))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ pytest.importorskip("playwright.sync_api", reason="pip install -e '.[dev]'")
 
 from playwright.sync_api import Browser, Page, Route, expect
 
+from dipeo_nb.common.loop import run_sync
+from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.run_state import RunState
 from tests.support.axe import violations
@@ -37,11 +39,15 @@ def offline(chrome: Browser) -> Iterator[Page]:
     assert complaints == []
 
 
+def write(file: Path, *runs: tuple[RunState, Sequence[Event]]) -> None:
+    file.write_text(run_sync(run_file.html([run_file.held(events, state) for state, events in runs])), encoding="utf-8")
+
+
 def test_a_file_from_disk_with_the_network_off(offline: Page, tmp_path: Path, shots: Path) -> None:
     """Its timeline moves, an address names a moment, and nothing is asked of anybody."""
     events = golden("debate.light.yaml")
     file = tmp_path / "run.html"
-    file.write_text(run_file.html([(RunState.fold(events), events)]), encoding="utf-8")
+    write(file, (RunState.fold(events), events))
     asked: list[str] = []
     offline.on("request", lambda request: asked.append(request.url))
     offline.goto(file.as_uri())
@@ -61,6 +67,33 @@ def test_a_file_from_disk_with_the_network_off(offline: Page, tmp_path: Path, sh
     assert asked == [file.as_uri()]
 
 
+def test_a_file_that_leaves_out_the_beginning_of_a_long_run(
+    offline: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, shows the same from there on, and an event that is not there leads to what stands for it."""
+    events = golden("debate.light.yaml")
+    file, cut = tmp_path / "run.html", len(events) - 30
+    packed = run_file.packed
+    monkeypatch.setattr(run_file, "packed", lambda logs: packed(logs, events=30))
+    write(file, (RunState.fold(events), events))
+    offline.goto(file.as_uri())
+    notice = offline.locator(".dp-notice")
+    expect(notice).to_have_text(
+        f"Events 2 to {cut} are not in this page; what they led to is. The whole log: dipeo-nb export {events[0].run_id} -o run.jsonl"
+    )
+    expect(offline.locator(".dp-seq")).to_have_text(f"event {len(events)} of {len(events)}")
+    assert statuses(offline) == {node: str(n.status) for node, n in RunState.fold(events).nodes.items()}
+    offline.evaluate("location.hash = '#20'")
+    expect(offline.locator(".dp-seq")).to_have_text(f"event {cut} of {len(events)}")
+    assert statuses(offline) == {node: str(n.status) for node, n in RunState.fold(events[:cut]).nodes.items()}
+    offline.locator(".dp-log summary").click()
+    expect(offline.locator(".dp-event").nth(1)).to_contain_text("Events 2 to this one are not in this page")
+    for tab in offline.locator(".dp-tab").all():
+        tab.click()
+        expect(tab).to_have_attribute("aria-selected", "true")
+    assert violations(offline, "#run") == []
+
+
 def test_a_sub_diagram_opens_in_place(offline: Page, tmp_path: Path) -> None:
     batch = [(RunState.fold(events), events) for name, events in logs() if name == "sub_diagrams.light.yaml"]
     outer, child = next(
@@ -69,7 +102,7 @@ def test_a_sub_diagram_opens_in_place(offline: Page, tmp_path: Path) -> None:
     node_id, node = next((i, n) for i, n in outer[0].nodes.items() if n.children)
     child[0].run_id = node.children[0]
     file = tmp_path / "run.html"
-    file.write_text(run_file.html([outer, child]), encoding="utf-8")
+    write(file, outer, child)
     offline.goto(file.as_uri())
     offline.locator(f"[data-node='{node_id}']").dblclick()
     expect(offline.locator(".dp-crumb b")).to_have_text(child[0].diagram)
@@ -87,7 +120,7 @@ def test_the_items_of_a_batch_follow_each_other(offline: Page, tmp_path: Path) -
     for log, run_id in zip(children, node.children, strict=True):
         log[0].run_id = run_id
     file = tmp_path / "run.html"
-    file.write_text(run_file.html([outer, *children]), encoding="utf-8")
+    write(file, outer, *children)
     offline.goto(file.as_uri())
     offline.locator(f"[data-node='{node_id}']").click()
     offline.get_by_role("button", name="2 ").first.click()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dipeo_nb.common.values import json_text
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
+from dipeo_nb.execution.left_out import LeftOut
 from dipeo_nb.execution.node_state import NodeState
 from dipeo_nb.execution.run_state import RunState
 from tests.support.golden_logs import logs
@@ -99,6 +102,55 @@ def test_the_page_and_python_agree_on_every_golden_log(tmp_path: Path) -> None:
 def test_the_page_and_python_agree_on_random_logs(tmp_path: Path) -> None:
     given = [in_steps(f"seed {seed}", random_log(seed)) for seed in range(1000)]
     assert differences(given, tmp_path) == []
+
+
+def without_beginnings(name: str, events: Sequence[Event], cuts: Iterable[int]) -> Iterable[dict[str, Any]]:
+    """A log whose events up to one or another are left out."""
+    whole = in_steps(name, events)
+    for cut in cuts:
+        left = LeftOut()
+        left.take_all(events[:cut])
+        rows = json.loads(json_text([whole["rows"][0], left.row(), *whole["rows"][cut:]]))
+        yield {"name": f"{name} from {cut}", "rows": rows, "after": [whole["after"][0], *whole["after"][cut - 1 :]]}
+
+
+def test_what_is_left_out_makes_no_difference_to_the_state_after_it(tmp_path: Path) -> None:
+    """A page that begins somewhere in a run shows the same from there on."""
+    given = [
+        one
+        for name, events in [*((f"seed {seed}", random_log(seed)) for seed in range(300)), *logs()]
+        for one in without_beginnings(name, events, sorted({2, len(events) // 3, len(events) // 2, len(events) - 1}))
+        if len(events) > 8
+    ]
+    assert len(given) > 1000
+    assert differences(given, tmp_path) == []
+
+
+def test_what_is_left_out_keeps_times_turns_and_the_arrows_that_were_used(tmp_path: Path) -> None:
+    given = [list(run_page.rows(random_log(seed), limit=10**9)) for seed in range(100)]
+    cuts = [len(rows) // 2 for rows in given]
+    lefts: list[Any] = []
+    for seed, cut in enumerate(cuts):
+        left = LeftOut()
+        left.take_all(random_log(seed)[:cut])
+        lefts.append(left.row())
+    script = f"""{run_page.script()}{DIGEST}
+    const known = (log) => [...log.stateAt(log.count).nodes].map(([id, n]) => {{
+      const {{ waits, calls, logs, retries, reasoning, first, pieces, ...t }} = n.turns.at(-1) ?? {{}}, froms = new Set([...n.earlier.from, ...n.turns.flatMap((x) => x.inputs.map((i) => i[1]))]);
+      const sum = n.turns.reduce((s, x, i) => s + (x.end ?? n.turns[i + 1]?.start ?? log.end) - x.start, n.earlier.seconds);
+      return [id, n.earlier.turns + n.turns.length, Math.round(sum * 1e6), [...froms].sort(), t.run, t.attempt, t.start, t.end, t.status, t.inputs, t.output ?? null, t.meta, t.error, t.globals, t.heard, t.seq, t.endSeq, t.text, t.sent && [...t.sent.keys()]];
+    }});
+    const answer = (all) => all.flatMap(([rows, left, cut]) => {{
+      const whole = new Recording(), part = new Recording();
+      whole.push(rows);
+      part.push([rows[0], left, ...rows.slice(cut)]);
+      const bad = difference(known(whole).flat(), known(part).flat());
+      if (!same(part.times.slice(2), whole.times.slice(cut))) bad.push("times");
+      if (part.positionOf(2) !== 2 || part.positionOf(cut) !== 2 || part.positionOf(1) !== 1 || part.positionOf(cut + 1) !== 3) bad.push("positions");
+      if (part.leftOut.from !== 2 || part.leftOut.to !== cut || whole.leftOut !== null) bad.push("what is left out");
+      return bad;
+    }}).slice(0, 5);"""
+    assert run_module(script, json.loads(json_text(list(zip(given, lefts, cuts, strict=True)))), tmp_path) == []
 
 
 @pytest.mark.parametrize("every", [1, 7, 1000])
@@ -221,6 +273,23 @@ def test_a_whole_event_takes_the_place_of_one_that_was_cut(tmp_path: Path) -> No
         ]
 
     assert run_module(script, [log(100), log(10**6)[2:]], tmp_path) == [5000, [2], 5000, []]
+
+
+def test_what_a_node_prints_is_its_beginning_where_it_was_cut(tmp_path: Path) -> None:
+    start = (
+        [1, "execution_started", 100.0, None, {"labels": {"a": "A"}}],
+        [2, "node_started", 101.0, "a", {"run": 1, "inputs": {}}],
+    )
+    printed = {"kind": "stdout", "text": "x" * 30, "run": 1}, {"kind": "reasoning", "text": "y" * 30, "run": 1}
+    rows = [*start, *([n, "node_output", 102.0, "a", run_page.cut(p, 20)] for n, p in enumerate(printed, 3))]
+    script = f"""{run_page.script()}
+    const answer = (rows) => {{
+      const log = new Recording();
+      log.push(rows);
+      const node = log.stateAt(4).nodes.get("a");
+      return [node.text, node.turns[0].text, node.turns[0].reasoning];
+    }};"""
+    assert run_module(script, rows, tmp_path) == ["x" * 20 + "…", "x" * 20 + "…", "y" * 20 + "…"]
 
 
 def batch(count: int) -> list[Event]:

@@ -227,7 +227,7 @@ export function drawing(view) {
   function update({ s, t, selected }) {
     const active = new Set(), used = new Set();
     for (const [id, n] of nodes) {
-      const state = s.nodes.get(id), turn = state?.turns.at(-1), status = look(s, id, t), runs = state?.turns.length ?? 0;
+      const state = s.nodes.get(id), turn = state?.turns.at(-1), status = look(s, id, t), runs = state ? state.earlier.turns + state.turns.length : 0;
       const fresh = status === "completed" && s.status === "running" && turn && turn.end !== null && t - turn.end < FRESH_S;
       mark(n.g, "data-status", status);
       mark(n.g, "data-fresh", fresh);
@@ -245,7 +245,7 @@ export function drawing(view) {
       n.status = status;
       if (n.counted !== runs) {
         n.counted = runs;
-        n.from = new Set((state?.turns ?? []).flatMap((one) => one.inputs.map(([, from]) => from)));
+        n.from = new Set([...(state?.earlier.from ?? []), ...(state?.turns ?? []).flatMap((one) => one.inputs.map(([, from]) => from))]);
       }
       for (const from of n.from) used.add(`${from} ${id}`);
       if (turn && (turn.end === null || fresh)) for (const [, from] of turn.inputs) active.add(`${from} ${id}`);
@@ -272,7 +272,7 @@ export function liveLine(view, s, id, t, status) {
   if (status === "failed") return `${word(status)} · ${seconds(took)}`;
   if (status === "aborted" || status === "interrupted") return [turn.pieces ? seconds(took) : `${word("aborted")} · ${seconds(took)}`, turn.pieces ? `~${tokens(turn.pieces)} ${tr("tok")}` : ""].filter(Boolean).join(" · ");
   if (view.kind(s, id) === "condition") return turn.meta.branch ? `→ ${turn.meta.branch.replace("cond", "")}` : "";
-  const spent = (n.spent.usage.input ?? 0) + (n.spent.usage.output ?? 0), all = n.turns.reduce((sum, x) => sum + ((x.end ?? t) - x.start), 0);
+  const spent = (n.spent.usage.input ?? 0) + (n.spent.usage.output ?? 0), all = n.turns.reduce((sum, x) => sum + ((x.end ?? t) - x.start), n.earlier.seconds);
   if (n.reused) return tr("taken");
   if (n.children.length > 1) return `${count(n.children.length, "item")} · ${seconds(all)}`;
   return spent ? `${seconds(all)} · ${tokens(spent)} ${tr("tok")}` : all < 0.0095 ? "" : seconds(all);

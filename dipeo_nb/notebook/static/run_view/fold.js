@@ -1,6 +1,7 @@
 // The state of a run after the events up to any one of them. Pure: no page, no clock, no kernel.
 // The counterpart of `RunState` in Python; a test holds the two together at every event of many logs.
 // A state that was given out never changes: a fold copies what it still shares with one before it writes.
+import { textOf } from "./words.js";
 
 /** @typedef {[seq: number, type: string, at: number, node: string|null, payload: any]} Row One event; `at`: seconds since the epoch. */
 /** @typedef {{usage: Object<string, number>, known: number|null, complete: boolean, calls: number}} Spent */
@@ -12,8 +13,9 @@
  *   One run of a node. `at`, `start`, `end` …: seconds of live time; `heard`: messages of the conversation when it began. */
 /** @typedef {{status: string, runs: number, seconds: number, error: any, output: any, text: string, progress: Map<string, string>, share: any, meta: any,
  *   spent: Spent, retries: number, reused: boolean, children: {run_id: string, index: number, diagram: string}[], paid: any[], pieces: number, estimated: number,
- *   waiting: number|null, turns: Turn[]}} Node
- *   `pieces`: of text since the last call of a model was accounted for, about as many tokens; `estimated`: those of answers that were cut off. */
+ *   waiting: number|null, turns: Turn[], earlier: {turns: number, seconds: number, from: string[]}}} Node
+ *   `pieces`: of text since the last call of a model was accounted for, about as many tokens; `estimated`: those of answers that were cut off.
+ *   `earlier`: how many turns were before those, which the page does not have, how long they took, and the nodes that gave them values. */
 /** @typedef {{seq: number, at: number, status: string, run_id: string, diagram: string, model: string|null, nodes: Map<string, Node>, labels: Map<string, string>,
  *   order: string[], source: any, variables: any, started: number|null, ended: number|null, seconds: number, error: any, spent: Spent, persons: Map<string, Spent>,
  *   outputs: Map<string, any>, conversation: any[], questions: Map<string, any>, systems: Map<string, string>, notes: any[], parent: string|null, forked: any, resumed: number}} State */
@@ -24,10 +26,12 @@ const PROGRESS_LIMIT = 200;
 /** @returns {Spent} */
 const nothingSpent = () => ({ usage: {}, known: null, complete: true, calls: 0 });
 
+const NONE_EARLIER = { turns: 0, seconds: 0, from: [] };
+
 /** @returns {Node} */
 const newNode = () => ({
   status: "pending", runs: 0, seconds: 0, error: null, output: undefined, text: "", progress: new Map(), share: null, meta: {}, spent: nothingSpent(), retries: 0,
-  reused: false, children: [], paid: [], pieces: 0, estimated: 0, waiting: null, turns: [],
+  reused: false, children: [], paid: [], pieces: 0, estimated: 0, waiting: null, turns: [], earlier: NONE_EARLIER,
 });
 
 /** @returns {State} */
@@ -154,6 +158,22 @@ export class Fold {
   }
 }
 
+/** A turn as it begins. @param {number|null} queued since when its node waited for a place @returns {Turn} */
+function newTurn(seq, p, at, run, queued, heard) {
+  const named = Object.entries(p.inputs ?? {}).map(([name, [from, run]]) => [name, from, run]);
+  const inputs = (p.arrived ?? []).length > named.length ? p.arrived.map(([from, run]) => [named.find((i) => i[1] === from)?.[0] ?? "", from, run]) : named;
+  return {
+    run: p.run ?? run, attempt: p.attempt ?? 1, start: at, end: null, status: "running", inputs, text: "", reasoning: "", first: null, pieces: 0, sent: new Map(),
+    calls: [], retries: [], waits: queued === null ? [] : [{ from: queued, to: at, why: "place" }], logs: [], output: undefined, meta: {}, error: null, globals: null, heard, seq, endSeq: null,
+  };
+}
+
+/** The turn of a node that was the last one when its beginning was left out. @returns {Turn} */
+function knownTurn({ last, pieces, runs, text }) {
+  const { ended, end, endSeq, status } = last, sent = new Map(last.sent.map(([index, one]) => [index, { ...one, system: one.system ?? null }]));
+  return { ...newTurn(last.seq, last.started, last.start, runs, null, last.messages), text: textOf(text), pieces, sent, end, endSeq, status, ...ended };
+}
+
 function forget(fold, s, fits) {
   for (const [id, question] of s.questions) if (fits(question)) fold.part(s, "questions").delete(id);
 }
@@ -189,7 +209,7 @@ function fetched(n) {
 
 function written(fold, n, p) {
   const t = fold.turn(n);
-  n.text = (p.restart ? "" : n.text) + (p.text ?? "");
+  n.text = (p.restart ? "" : n.text) + textOf(p.text);
   if (t) t.text = n.text;
 }
 
@@ -219,7 +239,7 @@ const OUTPUT = {
     const t = fold.turn(n);
     heard(fold, n, p, at);
     if (!t) return;
-    t.reasoning += p.text ?? "";
+    t.reasoning += textOf(p.text);
   },
   tool(fold, n, p, at) {
     const t = fold.turn(n);
@@ -273,6 +293,16 @@ const TAKEN = {
       forked: p.forked_from ?? null, labels, nodes,
     });
   },
+  left_out(fold, s, row, p, at) {
+    const nodes = p.nodes.map(([id, { last, ...known }]) => [id, {
+      ...newNode(), ...known, text: textOf(known.text), progress: new Map(known.progress), turns: last ? [knownTurn({ ...known, last })] : [],
+      children: known.children.map((child, index) => ({ index, diagram: "", ...child })),
+    }]);
+    Object.assign(s, {
+      status: p.status, ended: p.ended ? at : null, seconds: p.seconds, error: p.error, spent: p.spent, order: p.order, conversation: p.conversation, notes: p.notes, resumed: p.resumed,
+      nodes: new Map(nodes), labels: new Map(p.labels), persons: new Map(p.persons), outputs: new Map(p.outputs), questions: new Map(p.questions), systems: new Map(p.systems),
+    });
+  },
   node_waiting(fold, s, [, , , id], p, at) {
     if (s.nodes.has(id)) fold.node(id).waiting = at;
   },
@@ -289,12 +319,7 @@ const TAKEN = {
     n.waiting = null;
     n.estimated += n.pieces;
     n.pieces = 0;
-    const named = Object.entries(p.inputs ?? {}).map(([name, [from, run]]) => [name, from, run]);
-    const inputs = (p.arrived ?? []).length > named.length ? p.arrived.map(([from, run]) => [named.find((i) => i[1] === from)?.[0] ?? "", from, run]) : named;
-    fold.part(n, "turns").push({
-      run: p.run ?? n.runs + 1, attempt: p.attempt ?? 1, start: at, end: null, status: "running", inputs, text: "", reasoning: "", first: null, pieces: 0, sent: new Map(),
-      calls: [], retries: [], waits: queued === null ? [] : [{ from: queued, to: at, why: "place" }], logs: [], output: undefined, meta: {}, error: null, globals: null, heard: s.conversation.length, seq, endSeq: null,
-    });
+    fold.part(n, "turns").push(newTurn(seq, p, at, n.runs + 1, queued, s.conversation.length));
   },
   node_output(fold, s, [, , , id], p, at) {
     if (s.nodes.has(id) && Object.hasOwn(OUTPUT, p.kind)) OUTPUT[p.kind](fold, fold.node(id), p, at);

@@ -31,6 +31,7 @@ export function said([, type, , id, p], label) {
     case "execution_log": return `${id === null ? "" : `${who}: `}${line(textOf(p.message), 200)}`;
     case "interactive_prompt": return `${tr("log.asks", { who })}: ${line(unmarked(textOf(p.prompt)), 200)}`;
     case "interactive_response": return `${tr("log.answered", { who })}: ${line(textOf(p.answer), 200)}`;
+    case "left_out": return tr("log.left", { from: p.from.toLocaleString("en") });
     case "run_note": return `${tr("note")}: ${line(textOf(p.text), 200)}`;
     default: return `${who} ${type.replaceAll("_", " ")}`;
   }

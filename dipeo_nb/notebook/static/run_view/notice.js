@@ -7,8 +7,8 @@ export function notice(view) {
   const el = h("div", { class: "dp-notice", role: "status", hidden: true });
   let shown = "", trouble = null;
 
-  function update({ s, newest, gone, past }) {
-    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past}`;
+  function update({ s, newest, gone, past, log }) {
+    const lost = gone && newest.status === "running", key = `${lost} ${s.status} ${s.error?.message} ${past} ${log.leftOut?.to}`;
     if (shown === key && trouble === view.trouble) return;
     [shown, trouble] = [key, view.trouble];
     const resume = h("code", {}, `dp.resume("${view.head.run_id}")`);
@@ -19,6 +19,10 @@ export function notice(view) {
       const at = [...s.labels].find(([, label]) => label === s.error.node)?.[0];
       said = [h("b", {}, s.error.node ? tr("notice.failed", { node: s.error.node }) : tr("notice.run")), " ", textOf(s.error.message), " ", at !== undefined && h("button", { type: "button", class: "dp-link", onclick: () => view.select(at) }, tr("show"))];
     } else if (s.status === "aborted" || s.status === "interrupted") said = [h("b", {}, s.status === "aborted" ? tr("notice.stopped") : tr("notice.interrupted")), tr("notice.kept"), resume, tr("notice.resume")];
+    if (log.leftOut) {
+      const [from, to] = [log.leftOut.from, log.leftOut.to].map((seq) => seq.toLocaleString("en"));
+      said = [...(said ? [...said, " "] : []), tr("notice.left", { from, to }), tr("notice.whole"), h("code", {}, `dipeo-nb export ${view.head.run_id} -o run.jsonl`)];
+    }
     el.hidden = !said;
     mark(el, "data-kind", trouble ? "trouble" : s.status === "failed" ? "bad" : null);
     el.replaceChildren(...(said ?? []).filter(Boolean));

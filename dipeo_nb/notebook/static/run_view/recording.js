@@ -2,6 +2,7 @@
 import { emptyState, Fold } from "./fold.js";
 import { isCut } from "./words.js";
 
+const LEFT_OUT = "left_out"; // what stands in the place of a type in the row of the events that are not here
 const EVERY = 1000; // rows between two kept states: a seek back folds fewer than these
 
 /** Whether a part of a value came without its end. */
@@ -14,6 +15,8 @@ export class Recording {
   times = [];
   /** Whether nothing more will come: a run that has not ended then was cut off. */
   over = false;
+  /** Numbers of the first and the last of the events that the page is not given; one row stands for them. @type {{from: number, to: number}|null} */
+  leftOut = null;
   #dead = 0;
   #last = 0; // seconds since the epoch of the last row at which the run was at work
   #newest = new Fold();
@@ -44,6 +47,7 @@ export class Recording {
 
   #add(row) {
     const resumed = row[1] === "execution_started" && this.count > 0;
+    if (row[1] === LEFT_OUT) { this.leftOut = { from: row[4].from, to: row[0] }; this.#dead = row[2] - this.rows[0][2] - row[4].time; }
     if (resumed) this.#dead += row[2] - this.#last; // negative where the clock was set back
     // A note may come days after the end.
     const still = !resumed && this.#newest.state.ended !== null, time = still ? this.end : Math.max(this.end, row[2] - (this.rows[0] ?? row)[2] - this.#dead);
@@ -93,8 +97,8 @@ export class Recording {
   /** How many rows have happened at a time. @param {number} time */
   positionAt(time) { return this.#before((i) => this.times[i] <= time); }
 
-  /** How many rows there are up to an event. @param {number} seq */
-  positionOf(seq) { return this.#before((i) => this.rows[i][0] <= seq); }
+  /** How many rows there are up to an event; one that is left out is in the row that stands for it. @param {number} seq */
+  positionOf(seq) { return this.#before((i) => (this.rows[i][1] === LEFT_OUT ? this.rows[i][4].from : this.rows[i][0]) <= seq); }
 
   #before(fits) {
     let low = 0, high = this.count;

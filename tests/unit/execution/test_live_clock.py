@@ -10,7 +10,7 @@ import pytest
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution import run_page
-from dipeo_nb.notebook.live_clock import LiveClock
+from dipeo_nb.execution.live_clock import LiveClock
 from dipeo_nb.notebook.timeline import timeline
 from tests.support.js_engine import run_module
 

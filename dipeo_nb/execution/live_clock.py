@@ -17,21 +17,22 @@ class LiveClock:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._at: float | None = None
+        self.at: float | None = None
+        """The latest moment of the stretch, in seconds since the epoch; None before the first event."""
 
     def take(self, event: Event) -> None:
         """Take the next event. A note about a run, which may come long after its end, takes no time."""
         if event.type is EventType.RUN_NOTE:
             return
         resumed = event.type is EventType.EXECUTION_STARTED and "resumed" in event.payload
-        if self._at is None or resumed:
-            self._at = event.occurred_at
-        elif event.occurred_at > self._at:
-            self.seconds += event.occurred_at - self._at
-            self._at = event.occurred_at
+        if self.at is None or resumed:
+            self.at = event.occurred_at
+        elif event.occurred_at > self.at:
+            self.seconds += event.occurred_at - self.at
+            self.at = event.occurred_at
 
     def now(self, live: bool) -> float:
         """The seconds up to the last event; of a run that is live, up to now."""
-        if self._at is None or not live:
+        if self.at is None or not live:
             return self.seconds
-        return self.seconds + max(0.0, time.time() - self._at)
+        return self.seconds + max(0.0, time.time() - self.at)
