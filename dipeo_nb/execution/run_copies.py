@@ -19,7 +19,38 @@ from dipeo_nb.execution.run_state import RunState
 _WIDTH = 110
 
 
-def copied(state: RunState, events: Iterable[Event], kind: str, node_id: str | None = None, of: int | None = None) -> str:
+class Given:
+    """What a copy of a run needs of its events, which are given to `take` in order."""
+
+    def __init__(self) -> None:
+        self.own = False
+        """Whether the diagram was the user's own when it ran."""
+        self.answers: list[tuple[str, str]] = []
+        """What people answered: id of the node, text."""
+        self._first = True
+
+    def take(self, event: Event) -> None:
+        if self._first:
+            self._first = False
+            self.own = (event.payload.get("trust") or {}).get("level") == "yours"
+        elif event.type is EventType.INTERACTIVE_RESPONSE and event.node_id is not None:
+            response = cast(InteractiveResponse, event.payload)
+            self.answers.append((event.node_id, response["answer"]))
+
+    def take_all(self, events: Iterable[Event]) -> None:
+        """Take events, as `take` does."""
+        for event in events:
+            self.take(event)
+
+    def by_label(self, state: RunState) -> dict[str, list[str]]:
+        """Label of a node → what people answered it."""
+        found: dict[str, list[str]] = {}
+        for node_id, answer in self.answers:
+            found.setdefault(state.label(node_id), []).append(answer)
+        return found
+
+
+def copied(state: RunState, given: Given, kind: str, node_id: str | None = None, of: int | None = None) -> str:
     """A run as `python` or as a `test`, or what one of its nodes asked a model as `python`.
 
     Args:
@@ -34,7 +65,7 @@ def copied(state: RunState, events: Iterable[Event], kind: str, node_id: str | N
             f"There is no copy as '{kind:.40}' of that.", hint="A run is copied as python or test, a node as python."
         )
     if node_id is None:
-        return as_test(state, events) if kind == "test" else as_python(state, events)
+        return as_test(state, given) if kind == "test" else as_python(state, given)
     turns = [turn for turn in state.turns if turn["node_id"] == node_id and of in (None, turn["run"])]
     if not turns:
         which = "" if of is None else f" in its run {of}"
@@ -42,17 +73,17 @@ def copied(state: RunState, events: Iterable[Event], kind: str, node_id: str | N
     return turn_as_python(state, state.label(node_id), turns[-1])
 
 
-def as_python(state: RunState, events: Iterable[Event]) -> str:
+def as_python(state: RunState, given: Given) -> str:
     """A program that runs the diagram of a run again, with the same inputs and answers.
 
     Raises:
         UserError: the record does not have the diagram.
     """
-    diagram, answers = _diagram_text(state), _given_answers(state, events)
+    diagram, answers = _diagram_text(state), given.by_label(state)
     options = [f"model={state.model!r}"] if state.model else []
     options += [f"inputs={_literal(dict(state.variables), 13)}"] if state.variables else []
     options += [f"answers={_literal(answers, 14)}"] if answers else []
-    options += [] if _own(events) else ["trust=False  # it came from elsewhere: limited to models and a folder of its own"]
+    options += [] if given.own else ["trust=False  # it came from elsewhere: limited to models and a folder of its own"]
     return (
         f'"""As run {state.run_id} did."""\n\nimport dipeo_nb as dp\n\nDIAGRAM = {diagram}\n\n'
         f"result = dp.run(\n    DIAGRAM,\n{''.join(f'    {_comma(option)}{chr(10)}' for option in options)})\nprint(result.outputs)\n"
@@ -76,7 +107,7 @@ def turn_as_python(state: RunState, label: str, turn: Mapping[str, Any]) -> str:
     )
 
 
-def as_test(state: RunState, events: Iterable[Event]) -> str:
+def as_test(state: RunState, given: Given) -> str:
     """A test for pytest: the diagram with the recorded answers of its models and people gives the recorded outputs.
 
     Raises:
@@ -86,12 +117,11 @@ def as_test(state: RunState, events: Iterable[Event]) -> str:
         raise UserError(f"Run {state.run_id} is {state.status}.", hint="Copy a run that has completed as a test.")
     if any(node.children for node in state.nodes.values()):
         raise UserError("The run has runs of sub-diagrams.", hint="Copy one of these as a test: dp.runs(parent=run.id).")
-    events = list(events)
-    said, answers = _model_answers(state), _given_answers(state, events)
+    said, answers = _model_answers(state), given.by_label(state)
     options = ["DIAGRAM", "view=False"]
     options += [f"inputs={_literal(dict(state.variables), 19)}"] if state.variables else []
     options += [f"answers={_literal(answers, 20)}"] if answers else []
-    options += [] if _own(events) else ["trust=False"]
+    options += [] if given.own else ["trust=False"]
     return (
         f'"""Run {state.run_id} once more, with the answers that its models gave then: nothing is called."""\n\n'
         "import dipeo_nb as dp\nfrom dipeo_nb.testing import scripted\n\n"
@@ -142,23 +172,6 @@ def _model_answers(state: RunState) -> dict[str, list[str]]:
         spoken = [m["content"] for m in turn.get("messages", ()) if m["from_person_id"] == turn["person_id"]]
         said.append(spoken[-1] if spoken else turn.get("answer") or "")
     return found
-
-
-def _given_answers(state: RunState, events: Iterable[Event]) -> dict[str, list[str]]:
-    """Label of a node → what people answered it."""
-    found: dict[str, list[str]] = {}
-    for event in events:
-        if event.type is EventType.INTERACTIVE_RESPONSE and event.node_id is not None:
-            response = cast(InteractiveResponse, event.payload)
-            found.setdefault(state.label(event.node_id), []).append(response["answer"])
-    return found
-
-
-def _own(events: Iterable[Event]) -> bool:
-    """Whether the diagram was the user's own when it ran."""
-    first = next(iter(events), None)
-    stamp = (first.payload.get("trust") or {}) if first is not None else {}
-    return stamp.get("level") == "yours"
 
 
 def _person_names(state: RunState) -> dict[str, str]:

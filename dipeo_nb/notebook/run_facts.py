@@ -20,7 +20,7 @@ from dipeo_nb.domain.spending import Spending
 from dipeo_nb.execution import run_file
 from dipeo_nb.execution.metrics import Counting, RunMetrics
 from dipeo_nb.execution.options import checked_text
-from dipeo_nb.execution.run_copies import copied, input_facts
+from dipeo_nb.execution.run_copies import Given, copied, input_facts
 from dipeo_nb.execution.run_errors import no_node
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook import static_view
@@ -157,7 +157,7 @@ class RunFacts(ABC):
 
     def __getitem__(self, where: Any) -> Stretch:
         """A stretch of the run: `run[120:340]` has the events from number 120 up to, and without, 340."""
-        return Stretch(self, *bounds(where))
+        return Stretch(self, self._read, *bounds(where))
 
     @property
     def timeline(self) -> Timeline | None:
@@ -185,7 +185,7 @@ class RunFacts(ABC):
         Raises:
             UserError: the record does not have the diagram, or the node asked no model.
         """
-        return copied(self.state, self.events, "python", None if node is None else self.node_id(node), of)
+        return self.copied("python", None if node is None else self.node_id(node), of)
 
     @checked_call
     def as_test(self) -> str:
@@ -194,7 +194,18 @@ class RunFacts(ABC):
         Raises:
             UserError: the run did not complete, the record does not have the diagram, or it has runs of sub-diagrams.
         """
-        return copied(self.state, self.events, "test")
+        return self.copied("test")
+
+    def copied(self, kind: str, node_id: str | None = None, of: int | None = None) -> str:
+        """The run, or one of its nodes, as a text of Python: what `as_python` and `as_test` return.
+
+        Raises:
+            UserError: as these; or there is no such form.
+        """
+        given = Given()
+        if node_id is None:
+            self._read(given.take_all)
+        return copied(self.state, given, kind, node_id, of)
 
     def node_id(self, reference: str) -> str:
         """Id of a node by label or id.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError as PydanticValidationError
 
 from dipeo_nb.domain.budget import Budget
-from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.run_comparison import comparison
-from dipeo_nb.execution.run_copies import copied, input_facts
+from dipeo_nb.execution.run_copies import input_facts
 from dipeo_nb.execution.run_pages import RunQuery, page_of_runs, run_facts
 from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.notebook.run_display import OrderedRun
@@ -30,11 +29,10 @@ class Orderable(Protocol):
     @property
     def state(self) -> RunState: ...
     @property
-    def events(self) -> Sequence[Event]: ...
-    @property
     def finished(self) -> bool: ...
     @property
     def replayed(self) -> bool: ...
+    def copied(self, kind: str, node_id: str | None = None, of: int | None = None) -> str: ...
 
 
 class Maker(Protocol):
@@ -96,7 +94,7 @@ class RunOrders:
 
     def copy(self, kind: str, node_id: str | None, of: int | None) -> Mapping[str, Any]:
         """The run, or what a node asked, as a text of Python."""
-        return {"text": copied(self._run.state, self._run.events, kind, node_id, of)}
+        return {"text": self._run.copied(kind, node_id, of)}
 
     def compared(self, run_id: str) -> Mapping[str, Any]:
         """The difference from another run to this one."""

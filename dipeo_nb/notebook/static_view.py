@@ -274,16 +274,17 @@ class Html(str):
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """An HTML table on one line; each cell is escaped and cut, and after `ROW_LIMIT` rows comes the number of further ones."""
     names = list(head)
-    all_rows = [list(row) for row in rows]
-    right = numeric(all_rows[:ROW_LIMIT], len(names))
+    found = rows if isinstance(rows, Sequence) else list(rows)
+    shown_rows = [list(row) for row in found[:ROW_LIMIT]]
+    right = numeric(shown_rows, len(names))
     sides = [_NUMBER if i in right else _TEXT for i in range(len(names))]
     at = ("right" if i in right else "left" for i in range(len(names)))
     top = "".join(
         f'<th scope="col" align="{side}" style="padding:4px 8px;text-align:{side}">{_cell(name)}</th>'
         for side, name in zip(at, names, strict=True)
     )
-    body = "".join("<tr>" + "".join(map(_td, row, sides)) + "</tr>" for row in all_rows[:ROW_LIMIT])
-    more = len(all_rows) - ROW_LIMIT
+    body = "".join("<tr>" + "".join(map(_td, row, sides)) + "</tr>" for row in shown_rows)
+    more = len(found) - ROW_LIMIT
     rest = f"<p><small>… and {more} more rows</small></p>" if more > 0 else ""
     return f"<section {_RAW}><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>{rest}</section>"
 

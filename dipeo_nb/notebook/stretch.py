@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from html import escape
@@ -14,6 +14,7 @@ from dipeo_nb.common.text import displayed, money
 from dipeo_nb.diagram.labels import clean
 from dipeo_nb.domain.chat import TokenUsage
 from dipeo_nb.domain.enums import EventType
+from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.spending import Spending
 from dipeo_nb.errors import ValidationError
 from dipeo_nb.execution.run_state import RunState
@@ -27,8 +28,6 @@ class NotableRun(Protocol):
 
     @property
     def id(self) -> str: ...
-    @property
-    def events(self) -> Events: ...
     def note(self, where: Any, text: str) -> None: ...
 
 
@@ -68,25 +67,52 @@ def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+Read = Callable[[Callable[[Iterable[Event]], object]], None]
+"""Gives all events of a run to a function, some at a time."""
+
+
+class _Parts:
+    """What a stretch needs of the events of its run."""
+
+    def __init__(self, first: int, last: int | None) -> None:
+        self._first, self._last = first, sys.maxsize if last is None else last
+        self.before = RunState()
+        self.within: list[Event] = []
+        self.notes: list[Event] = []
+        """Those on the run that were written after the stretch."""
+        self.count = 0
+
+    def take_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.count += 1
+            if self.count < self._first:
+                self.before.apply(event)
+            elif self.count <= self._last:
+                self.within.append(event)
+            elif event.type is EventType.RUN_NOTE:
+                self.notes.append(event)
+
+
 class Stretch:
     """Some events of a run, from `first` to `last`: `run[120:340]`. Shown as what happened in them; `note` writes on it."""
 
-    def __init__(self, run: NotableRun, first: int, last: int | None) -> None:
+    def __init__(self, run: NotableRun, read: Read, first: int, last: int | None) -> None:
         self._run = run
-        events = run.events
+        parts = _Parts(first, last)
+        read(parts.take_all)
         self.first = first
-        self.last: int = len(events) if last is None else min(last, len(events))
+        self.last: int = parts.count if last is None else min(last, parts.count)
         if first > self.last:
             raise ValidationError(
                 f"Run {run.id} has no events {first} to {self.last if last is None else last}.",
-                hint=f"It has the events 1 to {len(events)}.",
+                hint=f"It has the events 1 to {parts.count}.",
             )
-        self._before = RunState.fold(events[: first - 1])
+        self._before = parts.before
         self.state: RunState = copy.deepcopy(self._before)
         """The run at the end of the stretch."""
-        self.events: Events = events[first - 1 : self.last]
+        self.events: Events = Events(parts.within)
         self.state.apply_all(self.events)
-        self._later = events[self.last :]
+        self._later = parts.notes
 
     @property
     def run_id(self) -> str:
@@ -137,7 +163,7 @@ class Stretch:
     @property
     def notes(self) -> Notes:
         """Remarks on it, or on a part of it, whenever they were written."""
-        notes = [*self.state.notes, *RunState.fold(e for e in self._later if e.type is EventType.RUN_NOTE).notes]
+        notes = [*self.state.notes, *RunState.fold(self._later).notes]
         return Notes(note for note in notes if note["first"] <= self.last and note["last"] >= self.first)
 
     def note(self, text: str) -> None:

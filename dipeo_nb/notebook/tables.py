@@ -107,16 +107,8 @@ class Events(list[Event]):
 
     _head = ("seq", "type", "node", "payload")
 
-    def _rows(self) -> list[tuple[Any, ...]]:
-        return [self._row(list(group)) for _, group in groupby(self, _piece)]
-
-    def _row(self, events: Sequence[Event]) -> tuple[Any, ...]:
-        first, last = events[0], events[-1]
-        seq, payload = first.seq, dict(first.payload)
-        if first is not last:
-            seq, payload["text"] = static_view.Figure(f"{seq}–{last.seq}"), "".join(e.payload["text"] for e in events)
-            payload["pieces"] = sum(e.payload.get("pieces", 1) for e in events)
-        return seq, str(first.type), first.node_id or "", short_repr(payload, 300)
+    def _rows(self) -> _EventRows:
+        return _EventRows(self)
 
     @displayed
     def _repr_html_(self) -> str:
@@ -128,6 +120,37 @@ class Events(list[Event]):
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))
+
+
+class _EventRows(Sequence[tuple[Any, ...]]):
+    """The rows of events; each is made when it is asked for, since a table shows the first ones of perhaps a million."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+        self._begins = [0]
+        """Place of the first event of each row, and of the end."""
+        for _, group in groupby(events, _piece):
+            self._begins.append(self._begins[-1] + sum(1 for _ in group))
+
+    def __len__(self) -> int:
+        return len(self._begins) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, ...]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        at = range(len(self))[index]
+        return self._row(at) if isinstance(at, int) else [self._row(one) for one in at]
+
+    def _row(self, at: int) -> tuple[Any, ...]:
+        events = list.__getitem__(self._events, slice(self._begins[at], self._begins[at + 1]))
+        first, last = events[0], events[-1]
+        seq, payload = first.seq, dict(first.payload)
+        if first is not last:
+            seq, payload["text"] = static_view.Figure(f"{seq}–{last.seq}"), "".join(e.payload["text"] for e in events)
+            payload["pieces"] = sum(e.payload.get("pieces", 1) for e in events)
+        return seq, str(first.type), first.node_id or "", short_repr(payload, 300)
 
 
 def _piece(event: Event) -> tuple[Any, ...]:

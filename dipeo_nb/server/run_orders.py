@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import dipeo_nb.server.web as web
 from dipeo_nb.common.values import json_text
-from dipeo_nb.domain.events import Event
 from dipeo_nb.errors import UserError
 from dipeo_nb.execution.run_comparison import comparison
-from dipeo_nb.execution.run_copies import copied, input_facts
+from dipeo_nb.execution.run_copies import Given, copied, input_facts
 from dipeo_nb.execution.snapshots import read_run
 from dipeo_nb.runtime import Runtime
 from dipeo_nb.runtime.orders import AnotherRun, plan_another
@@ -74,13 +73,13 @@ class RunOrders:
 
     async def _copy(self, request: Any) -> Any:
         run_id, query = await self._known(request), request.query_params
-        events: list[Event] = []
-        await read_run(self._runtime.services.store, run_id, events.append)
-        of = query.get("of")
+        of, node, given = query.get("of"), query.get("node"), Given()
         if of is not None and not (of.isascii() and of.isdecimal() and len(of) < 10):
             raise UserError("`of` is not the number of a run of the node.", hint="Use ?node=ID&of=1.")
+        if node is None:
+            await read_run(self._runtime.services.store, run_id, given.take)
         state = await self._going.state(run_id)
-        text = await asyncio.to_thread(copied, state, events, query.get("as", "python"), query.get("node"), of and int(of))
+        text = await asyncio.to_thread(copied, state, given, query.get("as", "python"), node, of and int(of))
         return _json({"text": text})
 
     async def _compared(self, request: Any) -> Any:
