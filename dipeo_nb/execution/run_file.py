@@ -79,7 +79,12 @@ def _begun(state: RunState) -> list[str]:
 
 
 async def _log(store: RunStore, run_id: str) -> Log:
-    return Log(await recorded_state(store, run_id), lambda after: snapshots.pages(store, run_id, after=after))
+    return stored(store, run_id, await recorded_state(store, run_id))
+
+
+def stored(store: RunStore, run_id: str, state: RunState) -> Log:
+    """A run whose state is known, and whose events are in a store."""
+    return Log(state, lambda after: snapshots.pages(store, run_id, after=after))
 
 
 def diagram_of(state: RunState) -> DomainDiagram | None:
@@ -145,16 +150,18 @@ async def _parts(logs: Sequence[Log], events: int) -> list[_Part]:
 
 
 async def _end_of(log: Log, events: int) -> _Part:
-    """The first event of a run, what those led to that are left out, and the others."""
-    after = log.state.events - events
+    return _Part(log, await beginning(log, events), log.state.events - events)
+
+
+async def beginning(log: Log, events: int = EVENTS) -> list[Row]:
+    """What stands before the last *events* of a run that has more: the first event, and what those led to that are left out."""
     left, rows = LeftOut(), list[Row]()
-    async for page in _between(log, 0, after):
+    async for page in _between(log, 0, log.state.events - events):
         if not rows:
             rows.append(run_page.whole_row(page[0]))
         await asyncio.to_thread(left.take_all, page)
     row = left.row()
-    rows.append([*row[:4], redactor(row[4])])
-    return _Part(log, rows, after)
+    return [*rows, [*row[:4], redactor(row[4])]]
 
 
 async def _between(log: Log, after: int, last: int) -> AsyncIterator[Sequence[Event]]:

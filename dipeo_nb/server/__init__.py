@@ -10,6 +10,7 @@ r"""`dipeo-nb serve`: runs over HTTP, their events as server-sent events. One pr
 | `GET /runs/ID/events?after=SEQ` | every event after SEQ (or `Last-Event-ID`), stored ones first, then live, to the end of the run |
 | `GET /runs/ID/page?token=TOKEN` | a page that shows the run: live, with Stop and a form for its questions, and afterwards |
 | `GET /runs/ID/head` | what that page needs besides the events: drawing, names, what may be asked |
+| `GET /runs/ID/beginning?keep=N` | rows in the place of all but the last N events (100,000), behind which `/events` is asked for the others; none for a shorter run |
 | `POST /runs/ID/stop`, `POST /runs/ID/answer` `{"text": …, "node": …, "request_id": …}` | 202; 404 when no such question waits |
 | `POST /runs/ID/signal` `{"name": …, "payload": {…}}` | 202; an event that a hook or a start node waits for |
 | `POST /runs/ID/resume` `{"inputs": {…}, "answers": {…}, "timeout": S}` | 201; the run continues here |

@@ -71,6 +71,7 @@ class RunServer:
             web.Route("/runs/{run_id}", self._guarded(self._run), methods=["GET"]),
             web.Route("/runs/{run_id}/page", self._page, methods=["GET"]),
             web.Route("/runs/{run_id}/head", self._guarded(self._head), methods=["GET"]),
+            web.Route("/runs/{run_id}/beginning", self._guarded(self._beginning), methods=["GET"]),
             web.Route("/runs/{run_id}/events", self._guarded(self._events), methods=["GET"]),
             web.Route("/runs/{run_id}/stop", self._guarded(self._stop), methods=["POST"]),
             web.Route("/runs/{run_id}/signal", self._guarded(self._signal), methods=["POST"]),
@@ -234,6 +235,18 @@ class RunServer:
         )
         head["now"] = max(0.0, self.runtime.services.clock.now() - (state.started_at or 0.0)) if live else state.duration_s
         return web.Response(json_text(head), media_type="application/json")
+
+    async def _beginning(self, request: Any) -> Any:
+        """What the page of a very long run is given in the place of all but its last events."""
+        run_id, keep = await self._known(request), request.query_params.get("keep", str(run_file.EVENTS))
+        if not keep.isascii() or not keep.isdecimal() or not 0 < int(keep[:20]) <= LAST_SEQ:
+            raise UserError(f"'{shorten(keep)}' is not a number of events.", hint="Use ?keep=100000, or leave it out.")
+        store = self.runtime.services.store
+        row, rows = await store.run(run_id), list[run_page.Row]()
+        if row is not None and row.events > int(keep) + 1:
+            state = await self._runs_here.state(run_id)
+            rows = await run_file.beginning(run_file.stored(store, run_id, state.snapshot()), int(keep))
+        return web.Response(await asyncio.to_thread(json_text, {"rows": rows}), media_type="application/json")
 
     async def _stop(self, request: Any) -> Any:
         execution = await self._here(request)

@@ -155,6 +155,31 @@ def test_the_page_of_a_server(page: Page, tmp_path: Path, shots: Path) -> None:
         served.close()
 
 
+def test_the_page_of_a_server_begins_late_in_a_long_run(page: Page, tmp_path: Path) -> None:
+    """It asks for what came before, and follows the run from there on."""
+    (tmp_path / "asks.light.yaml").write_text(ASKS)
+    served = Served(tmp_path, "--port", "0")
+    streamed: list[str] = []
+    page.on("request", lambda request: streamed.append(request.url) if "/events?" in request.url else None)
+    page.route("**/beginning?*", lambda route: route.continue_(url=f"{route.request.url}keep=2"))
+    try:
+        run_id = served.start(diagram="asks")
+        address = f"http://127.0.0.1:{served.port}/runs/{run_id}/page?token={served.token}"
+        page.goto(address)
+        page.locator(".dp-question input").fill("Ada")
+        page.keyboard.press("Enter")
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        count = served.http.get(f"/runs/{run_id}").json()["events"]
+        streamed.clear()
+        page.goto(address)
+        expect(page.locator(".dp-pill")).to_have_text("done")
+        expect(page.locator(".dp-notice")).to_contain_text(f"Events 2 to {count - 2} are not in this page")
+        expect(page.locator(".dp-seq")).to_have_text(f"event {count} of {count}")
+        assert streamed[0].endswith(f"?after={count - 2}")
+    finally:
+        served.close()
+
+
 def test_the_page_of_a_server_that_was_away(page: Page, tmp_path: Path) -> None:
     """Streams end early, a proxy says that nobody is there, then nobody is: the question is still there when the server is, and can be answered."""
     (tmp_path / "asks.light.yaml").write_text(ASKS)

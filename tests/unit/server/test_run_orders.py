@@ -146,3 +146,15 @@ def test_a_run_whose_folder_has_become_a_stranger_s_makes_no_more_than_guests(
     (tmp_path / "letter.light.yaml").write_text(with_code(ECHO_LETTER, "Shout", "result = 'x'"))
     again = ordered(served, run_id, kind="again")
     assert again["outputs"] == {"End": "[Ada] About tea."}
+
+
+def test_a_page_is_given_the_beginning_of_a_long_run_as_one_row(served: Served, run_id: str) -> None:
+    """And nothing of a run that is short enough."""
+    events = [frame["data"] for frame in served.events(run_id)]
+    assert served.http.get(f"/runs/{run_id}/beginning").json() == {"rows": []}
+    first, left = served.http.get(f"/runs/{run_id}/beginning", params={"keep": 3}).json()["rows"]
+    assert (first[0], first[1], left[0], left[1]) == (1, "execution_started", len(events) - 3, "left_out")
+    assert left[4]["status"] == "running"
+    for wrong in ("0", "-1", "x", "9" * 30):
+        assert served.http.get(f"/runs/{run_id}/beginning", params={"keep": wrong}).status_code == 400
+    assert served.http.get("/runs/exec_none/beginning").status_code == 404

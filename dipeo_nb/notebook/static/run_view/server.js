@@ -51,7 +51,7 @@ async function stream(path, after, take, signal, reached = () => {}) {
 /** Shows a run and follows it to its end. @param {HTMLElement} place @param {string} path @param {(run: string) => void} begun shows a run that was made from it
  * @returns {Promise<{whole: Promise<void>, close(): void}>} `whole`: all of it is there */
 export async function shownRun(place, path, begun) {
-  const head = await (await asked(`${path}/head`)).json(), began = performance.now(), closing = new AbortController();
+  const [head, { rows: beginning }] = await Promise.all([got(`${path}/head`), got(`${path}/beginning`)]), began = performance.now(), closing = new AbortController();
   const failed = (error) => place.prepend(h("p", { role: "alert" }, error.message));
   const send = (message) => {
     if (message.type === "stop") post(`${path}/stop`, {}).catch(failed);
@@ -59,9 +59,10 @@ export async function shownRun(place, path, begun) {
   };
   const pathOf = (id) => path.replace(/[^/]+$/, encodeURIComponent(id));
   const child = async (id) => {
-    const inside = pathOf(id), events = [], inner = await (await asked(`${inside}/head`)).json();
+    const inside = pathOf(id), inner = await got(`${inside}/head`);
     if (inner.live) throw new Error(tr("serve.live"));
-    await stream(inside, 0, (row) => events.push(row));
+    const { rows: events } = await got(`${inside}/beginning`);
+    await stream(inside, events.at(-1)?.[0] ?? 0, (row) => events.push(row));
     return { head: inner, events };
   };
   const ask = async ({ what, ...order }) => {
@@ -76,10 +77,11 @@ export async function shownRun(place, path, begun) {
     return made;
   };
   const view = createRunView(place, { head, host: { send, ask } });
-  let last = 0, waiting = [], timer = 0, tries = 0, over = false;
+  let last = beginning.at(-1)?.[0] ?? 0, waiting = [], timer = 0, tries = 0, over = false;
   const flush = () => { timer = 0; view.push(waiting); waiting = []; };
   const reached = () => { if (tries >= SILENT_TRIES) view.now(head.now + (performance.now() - began) / 1000); tries = 0; }; // a run that waits for an answer says nothing
   const take = (row) => { last = row[0]; waiting.push(row); timer ||= setTimeout(flush, BATCH_MS); };
+  view.push(beginning);
   if (head.live) view.now(head.now);
   const follow = async () => {
     for (;;) {
