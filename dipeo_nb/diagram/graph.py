@@ -42,7 +42,8 @@ from dipeo_nb.domain.nodes import NodeSpec
 from dipeo_nb.domain.plan import NOTHING, Awaited, PlanEdge, PlanNode
 
 Way = tuple[int, int, tuple[int, ...]]
-"""Change of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`."""
+"""Change of a stamp `t` between two nodes: `t[:keep]`, its last counter raised by `add`, then `rest`, then zeros. `rest` has no
+zeros at its end: in loops nested a hundred deep there would be a hundred of them in each of thousands of ways."""
 Ways = dict[Way, int]
 """Bit mask of the nodes from which each way leads."""
 PERSON = "person_job"
@@ -268,10 +269,10 @@ def _chains(
 
     for n in sequence:
         around = loops[n]
-        for depth in range(1, len(around) + 1):
-            if around[:depth] not in inside:
-                base = inside[around[: depth - 1]]
-                inside[around[:depth]] = (*followed(around[:depth], base, n), around[depth - 1])
+        known = next(depth for depth in range(len(around), -1, -1) if around[:depth] in inside)
+        for depth in range(known + 1, len(around) + 1):
+            base = inside[around[: depth - 1]]
+            inside[around[:depth]] = (*followed(around[:depth], base, n), around[depth - 1])
         chains[n] = followed(n, inside[around], n)
     return chains
 
@@ -326,7 +327,7 @@ def _waits(
     ways: dict[int, Ways] = {}
 
     def awaited(into: Sequence[PlanEdge]) -> Awaited:
-        return _awaited(into, ways, chains, reached)
+        return _awaited(into, ways, reached)
 
     for inside in members.values():
         _add_component(inside, ways, edges, chains, incoming)
@@ -372,43 +373,44 @@ def _add_component(
             found = dict(ways[n])
             for e in incoming[n]:
                 if not edges[e].data:
-                    _add_ways(found, edges[e], ways, len(chains[n]))
+                    _add_ways(found, edges[e], ways)
             found = _shortest(found)
             if found != ways[n]:
                 ways[n] = found
                 changed = loop  # else one walk in order is enough
 
 
-def _add_ways(found: Ways, edge: PlanEdge, ways: Mapping[int, Ways], length: int) -> None:
+def _add_ways(found: Ways, edge: PlanEdge, ways: Mapping[int, Ways]) -> None:
     """Add the ways that end with an arrow."""
     for way, nodes in ways[edge.source].items():
-        longer = _extended(way, edge, length)
+        longer = _extended(way, edge)
         if longer is not None:
             known = found.get(longer)
             found[longer] = known | nodes if known else nodes
 
 
-def _extended(way: Way, edge: PlanEdge, length: int) -> Way | None:
-    """A way and one more arrow; None when it goes through the same header twice, so that there is a shorter one.
-
-    Args:
-        length: counters of the arrow's target.
-    """
+def _extended(way: Way, edge: PlanEdge) -> Way | None:
+    """A way and one more arrow; None when it goes through the same header twice, so that there is a shorter one."""
     keep, add, rest = way
     if edge.keep is None:
         return way
     if edge.keep < keep:
         keep, add, rest = edge.keep, 0, ()
-    else:
-        rest = rest[: edge.keep - keep]
+    counters = edge.keep - keep
     if edge.back:
-        if rest:
-            rest = (*rest[:-1], rest[-1] + 1)
+        if not counters:
+            add, rest = add + 1, ()
+        elif len(rest) < counters:
+            rest = (*rest, *(0,) * (counters - len(rest) - 1), 1)
         else:
-            add += 1
+            rest = (*rest[: counters - 1], rest[counters - 1] + 1)
         if add > 1 or (rest and rest[-1] > 1):
             return None
-    return keep, add, (*rest, *(0,) * (length - keep - len(rest)))
+    elif len(rest) > counters:
+        while counters and not rest[counters - 1]:
+            counters -= 1
+        rest = rest[:counters]
+    return keep, add, rest
 
 
 def _shortest(ways: Ways) -> Ways:
@@ -426,21 +428,19 @@ def _shortest(ways: Ways) -> Ways:
             continue
         found[keep, add, rest] = nodes
         seen[keep, add] = seen.get((keep, add), 0) | nodes
-        if not add and not any(rest):
+        if not add and not rest:
             constant |= nodes
     return found
 
 
-def _awaited(
-    edges: Sequence[PlanEdge], ways: Mapping[int, Ways], chains: Sequence[tuple[int, ...]], reached: set[int]
-) -> Awaited:
+def _awaited(edges: Sequence[PlanEdge], ways: Mapping[int, Ways], reached: set[int]) -> Awaited:
     """Whom a node waits for that waits for these of its arrows."""
     if not edges:
         return Awaited(0)
     found: Ways = {}
     n = edges[0].target
     for edge in edges:
-        _add_ways(found, edge, ways, len(chains[n]))
+        _add_ways(found, edge, ways)
     sources = 0
     kept: list[tuple[int, int, tuple[int, ...], int]] = []
     for (keep, add, rest), nodes in _shortest(found).items():

@@ -163,7 +163,7 @@ def find_loops(
     order: Sequence[int],
 ) -> tuple[list[tuple[int, ...]], dict[int, int], set[int]]:
     """Loops around each node (outermost first), header node → loop, and the back edges."""
-    around: list[tuple[int, ...]] = [()] * count
+    around: list[list[int]] = [[] for _ in range(count)]
     headers: dict[int, int] = {}
     back: set[int] = set()
     work: list[tuple[list[int], set[int]]] = [(list(range(count)), set(range(len(ends))))]
@@ -184,12 +184,12 @@ def find_loops(
             header = _header(entries, inner, ends, conditions, order)
             closing = {e for e in inner if ends[e][1] == header}
             for n in component:
-                around[n] = (*around[n], number)
+                around[n].append(number)
             headers[header] = number
             number += 1
             back |= closing
             work.append((component, inner - closing))
-    return around, headers, back
+    return [tuple(loops) for loops in around], headers, back
 
 
 def _header(entries: set[int], inner: set[int], ends: Ends, conditions: set[int], order: Sequence[int]) -> int:

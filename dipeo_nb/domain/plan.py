@@ -54,7 +54,7 @@ other arrows of that target. (A plain tuple, since one is looked at in every ste
 class Awaited:
     """The nodes that can still bring a token to some arrows of a node, by what becomes of their stamp on the way there.
 
-    A node with the stamp `t` brings `t[:keep]`, with the last of these counters raised by `add`, and then `rest`.
+    A node with the stamp `t` brings `t[:keep]`, with the last of these counters raised by `add`, then `rest`, then zeros.
     """
 
     sources: int

@@ -152,3 +152,20 @@ def test_a_chain_of_many_nodes_names_nobody_to_wait_for() -> None:
         ["from: Start, to: A", "from: Start, to: B", "from: A, to: Join, label: a", "from: B, to: Join, label: b"],
     ).compile()
     assert joined.nodes[3].awaited.sources == 0b111
+
+
+def test_ways_in_nested_loops_grow_with_the_loops_around_a_node() -> None:
+    """A condition waits for each loop around it; what is recorded of one of these does not grow with the number of them."""
+
+    def size(depth: int) -> int:
+        nodes = [PERSON.format(f"A{i}") for i in range(depth)] + [CHECK.format(f"C{i}") for i in range(depth)]
+        inwards = [f"from: {f'A{i - 1}' if i else 'Start'}, to: A{i}" for i in range(depth)]
+        outwards = [f"from: {f'C{i + 1}_condtrue' if i < depth - 1 else f'A{i}'}, to: C{i}" for i in range(depth)]
+        back = [f"from: C{i}_condfalse, to: A{i}" for i in range(depth)]
+        plan = diagram(nodes, [*inwards, *outwards, *back]).compile()
+        awaited = [one for node in plan.nodes for one in (node.awaited, node.first_awaited, *node.gathers.values())]
+        return sum(3 + len(rest) for one in awaited for _, _, rest, _ in one.ways)
+
+    few, many = size(12), size(24)
+    assert few > 12 * 12
+    assert many < 4.2 * few, (few, many)
