@@ -15,7 +15,7 @@ from zlib import crc32
 
 from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import Event
-from dipeo_nb.domain.payloads import InteractivePrompt, InteractiveResponse, NodeCompleted, NodeError, NodeOutput
+from dipeo_nb.domain.payloads import InteractivePrompt, NodeCompleted, NodeError, NodeOutput
 from dipeo_nb.domain.plan import Plan
 from dipeo_nb.domain.ports import Snapshot
 from dipeo_nb.execution import schedule, schedule_state
@@ -81,16 +81,14 @@ class LogPlaces:
             if output.get("kind") in _READ and index is not None:
                 self.begun.append(event.seq)
             return
-        elif kind is EventType.INTERACTIVE_PROMPT:
-            self.prompts[cast(InteractivePrompt, event.payload)["request_id"]] = event.seq
         elif kind is EventType.EXECUTION_STARTED:
             self.began, self.failing = event.occurred_at, False
-        if self.prompts:
-            self.asked.take(event)
-            if kind is EventType.INTERACTIVE_RESPONSE:
-                self.prompts.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
-            if len(self.prompts) != len(self.asked.found):
-                self.prompts = {request_id: seq for request_id, seq in self.prompts.items() if request_id in self.asked.found}
+        asks = kind is EventType.INTERACTIVE_PROMPT
+        if asks or self.prompts:
+            for over in self.asked.take(event):
+                self.prompts.pop(over, None)
+            if asks:
+                self.prompts[cast(InteractivePrompt, event.payload)["request_id"]] = event.seq
 
 
 def checkpoint_of(

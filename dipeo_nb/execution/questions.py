@@ -63,6 +63,9 @@ class Questions:
         """Questions that a process asked which is gone."""
         self._left: list[str] = []
         """Questions whose answers were found in the store."""
+        self._sought: dict[str, asyncio.Future[Answered]] = {}
+        """Questions whose answers may come from another process: one look at the store is for all of them."""
+        self._looking: asyncio.Task[None] | None = None
 
     def waits(self, request_id: str) -> bool:
         """Whether a question can be answered. Any thread."""
@@ -151,11 +154,12 @@ class Questions:
         before = self._asked_before.pop((question.node_id, question.path), None)
         if (found := await self._look(request_id, before)) is not None:
             return found
-        asking: list[asyncio.Future[Answered]] = [waiting]
+        asking: list[asyncio.Future[Any]] = [waiting]
         if self._port is not None:
             asking.append(asyncio.ensure_future(asked_of(self._port, question)))
         if self._elsewhere:
-            asking.append(asyncio.ensure_future(self._from_elsewhere(request_id, before)))
+            # Also under the former id: who answers may have read the record just before the run was resumed.
+            asking.append(self._seek(request_id, *([] if before is None else [before])))
         try:
             done, _ = await asyncio.wait(asking, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             with self._lock:  # an answer that was accepted meanwhile counts
@@ -168,6 +172,12 @@ class Questions:
         finally:
             for one in asking:
                 one.cancel()
+            for name in (request_id, before):
+                self._sought.pop(name or "", None)
+            if not self._sought and self._looking is not None:
+                self._looking.cancel()
+                asking.append(self._looking)
+                self._looking = None
             await asyncio.gather(*asking, return_exceptions=True)
 
     async def recorded(self) -> None:
@@ -180,25 +190,46 @@ class Questions:
             self._left.pop()
 
     async def _look(self, *request_ids: str | None) -> Answered | None:
-        if not self._elsewhere or not hasattr(self._store, "answers"):
-            return None
-        try:
-            left = await self._store.answers(self._run_id)
-        except StorageError as error:
-            _LOG.warning("Run %s: answers of other processes cannot be read: %s", self._run_id, error)
-            return None
+        """The answer that another process has left for one of these questions."""
+        left = await self._answers()
         for request_id in request_ids:
             if request_id is not None and request_id in left:
                 self._left.append(request_id)
                 return left[request_id], "user"
         return None
 
-    async def _from_elsewhere(self, *request_ids: str | None) -> Answered:
-        # Also under the former id: who answers may have read the record just before the run was resumed.
-        while True:
-            await asyncio.sleep(POLL_S)
-            if (found := await self._look(*request_ids)) is not None:
-                return found
+    async def _answers(self) -> Mapping[str, str]:
+        """What other processes have left for the run."""
+        if not self._elsewhere or not hasattr(self._store, "answers"):
+            return {}
+        try:
+            return await self._store.answers(self._run_id)
+        except StorageError as error:
+            _LOG.warning("Run %s: answers of other processes cannot be read: %s", self._run_id, error)
+            return {}
+
+    def _seek(self, *request_ids: str) -> asyncio.Future[Answered]:
+        """The answer that another process leaves for one of these questions, some time."""
+        found: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._sought.update(dict.fromkeys(request_ids, found))
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(self._look_again_and_again())
+        return found
+
+    async def _look_again_and_again(self) -> None:
+        """Look for the answers to all that are sought, as long as any is."""
+        try:
+            while True:
+                await asyncio.sleep(POLL_S)
+                for request_id, answer in (await self._answers()).items():
+                    if (waiting := self._sought.get(request_id)) is not None and not waiting.done():
+                        self._left.append(request_id)
+                        waiting.set_result((answer, "user"))
+        except Exception as error:  # noqa: BLE001 - of the store, to all who wait for it
+            for waiting in self._sought.values():
+                if not waiting.done():
+                    waiting.set_exception(error)
+            self._looking = None
 
 
 def chosen(open_questions: Mapping[str, Mapping[str, Any]], run_id: str, *, node: str | None, request_id: str | None) -> str:

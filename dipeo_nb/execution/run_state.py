@@ -29,6 +29,7 @@ from dipeo_nb.domain.payloads import (
     UsageData,
 )
 from dipeo_nb.domain.spending import Spending
+from dipeo_nb.execution.asked import Asked
 from dipeo_nb.execution.node_state import NONE, NOTHING, UNSPENT, Accounted, Children, NodeState
 
 TEXT_LIMIT = 100_000
@@ -74,7 +75,7 @@ class RunState(Accounted):
     (those that the turn added; none for a decision), answer; and as far as the log tells system, template, variables, model."""
     systems: dict[str, str] = field(default_factory=dict[str, str])
     """Person → its system prompt, once it was sent."""
-    questions: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    questions: Asked = field(default_factory=Asked)
     """request_id → request_id, node_id, label, prompt, timeout, default, asked_at of each question now waiting; of some also kind,
     choices, arguments and tool."""
     parent: str | None = None
@@ -122,7 +123,8 @@ class RunState(Accounted):
         copied.nodes = {node_id: node.snapshot() for node_id, node in self.nodes.items()}
         copied.spent = copy.copy(self.spent)
         copied.persons = {name: copy.copy(spent) for name, spent in self.persons.items()}
-        for name in ("labels", "outputs", "questions", "systems"):
+        copied.questions = Asked(self.questions)
+        for name in ("labels", "outputs", "systems"):
             setattr(copied, name, dict(getattr(self, name)))
         for name in ("order", "conversation", "turns", "notes"):
             setattr(copied, name, list(getattr(self, name)))
@@ -342,7 +344,7 @@ class RunState(Accounted):
     def _node_error(self, event: Event) -> None:
         assert event.node_id is not None
         node = self.nodes.setdefault(event.node_id, NodeState())
-        self._forget_questions(event.node_id)
+        self.questions.drop_of(event.node_id)  # it may have timed out
         node.status = Status.FAILED
         p = cast(NodeError, event.payload)
         node.error = p.get("error")
@@ -357,26 +359,10 @@ class RunState(Accounted):
 
     def _interactive_prompt(self, event: Event) -> None:
         p = cast(InteractivePrompt, event.payload)
-        label, path = p.get("label"), p.get("path")
-        for old in [
-            k
-            for k, q in self.questions.items()
-            if (q["node_id"], q.get("label"), q.get("path")) == (event.node_id, label, path)
-        ]:
-            del self.questions[old]  # it was not answered in time, and its node tries again
-        self.questions[p["request_id"]] = {
-            **p,
-            "node_id": event.node_id,
-            "asked_at": event.occurred_at,
-        }
+        self.questions.ask({**p, "node_id": event.node_id, "asked_at": event.occurred_at})
 
     def _interactive_response(self, event: Event) -> None:
-        self.questions.pop(cast(InteractiveResponse, event.payload)["request_id"], None)
-
-    def _forget_questions(self, node_id: str) -> None:
-        """A node that failed no longer asks (it may have timed out)."""
-        for request_id in [k for k, q in self.questions.items() if q["node_id"] == node_id]:
-            del self.questions[request_id]
+        self.questions.drop(cast(InteractiveResponse, event.payload)["request_id"])
 
     def _run_note(self, event: Event) -> None:
         self.notes.append({**event.payload, "at": event.occurred_at, "seq": event.seq})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from dipeo_nb.diagram.document import Diagram, load
 from dipeo_nb.domain.diagnostics import Diagnostic
+from tests.support.line_steps import steps
 
 PERSON = "- {{label: {0}, type: person_job, person: Ada, default_prompt: Hello, max_iteration: 2}}"
 CHECK = "- {{label: {0}, type: condition, condition_type: detect_max_iterations}}"
@@ -88,24 +87,6 @@ FAMILIES: dict[str, Callable[[int], Diagram]] = {
     "unknown names": unknown_names,
     "conditions in a row": conditions,
 }
-
-
-def steps(work: Callable[[], Any]) -> int:
-    """Lines of Python that some work takes."""
-    count = 0
-
-    def trace(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_table() -> None:
