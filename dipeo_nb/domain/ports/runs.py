@@ -146,7 +146,8 @@ class RunStore(Protocol):
     async def condense(self, run_id: str) -> int:
         """Put each streamed text of a run that has ended into its first piece, and pack the others, which stay as events without text.
 
-        What is read of the run is the same otherwise. A run that has not ended is left alone. Default: nothing.
+        What is read of the run is the same otherwise. A run that has not ended is left alone, also one that is resumed meanwhile: no
+        event is read that was not there at the beginning. Default: nothing.
 
         Returns:
             Rows that were saved; `compact` releases their space.

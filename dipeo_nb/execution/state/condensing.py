@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dipeo_nb.common.json_values import encode
-from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.events import Event, RunSummary
 from dipeo_nb.domain.payloads import STREAMED, VARYING
 from dipeo_nb.execution.state.rows import PACK, Batch, batch_of, events_of
 
@@ -28,6 +28,12 @@ class Condensed(NamedTuple):
     """Numbers of the rows that go."""
     batch: Batch
     """Those that come."""
+
+
+def ended_at(run: RunSummary | None) -> int:
+    """Number of the last event of a run that has ended; 0 when it has not. One that is resumed meanwhile is not followed further:
+    it may write as fast as it is read."""
+    return 0 if run is None or run.ended_at is None else run.events
 
 
 def condensed(rows: Iterable[tuple[Any, ...]], breaks: Collection[int]) -> Iterator[Condensed]:

@@ -21,7 +21,7 @@ from dipeo_nb.domain.enums import Status
 from dipeo_nb.domain.events import FINAL_EVENTS, SEARCHED, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed
+from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed, ended_at
 from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.postgres_schema import EVENTS, HOLDING, RELATED, RUNS
 from dipeo_nb.execution.state.postgres_server import PostgresServer
@@ -294,7 +294,8 @@ class PostgresRunStore(RunStore):
     async def condense(self, run_id: str) -> int:
         breaks = {row[0] for row in await self._server.read("SELECT seq FROM dipeo_snapshots WHERE run_id = %s", (run_id,))}
         saved = last = 0
-        while rows := await self._server.read(_SELECT_ROWS, (run_id, last, ROWS)):
+        end = ended_at(await self.run(run_id))
+        while last < end and (rows := await self._server.read(_SELECT_ROWS, (run_id, last, ROWS))):
             last = rows[-1][0]
             found = await asyncio.to_thread(lambda rows=rows: list(condensed(rows, breaks)))
             if found:

@@ -31,7 +31,7 @@ from dipeo_nb.domain.enums import EventType, Status
 from dipeo_nb.domain.events import FINAL_EVENTS, Event, RunSummary
 from dipeo_nb.domain.ports import RunStore, Snapshot
 from dipeo_nb.errors import StorageError
-from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed
+from dipeo_nb.execution.state.condensing import ROWS, Condensed, condensed, ended_at
 from dipeo_nb.execution.state.group_commit import Addition, GroupCommit
 from dipeo_nb.execution.state.machine import HOST, holder, process_start
 from dipeo_nb.execution.state.rows import PACK, batch_of, chosen, events_of, like
@@ -357,7 +357,8 @@ class SqliteRunStore(RunStore):
     async def condense(self, run_id: str) -> int:
         breaks = {row[0] for row in self._file.read("SELECT seq FROM snapshots WHERE run_id = ?", (run_id,))}
         saved = last = 0
-        while rows := self._file.read(_SELECT_ROWS, (run_id, last, ROWS)):
+        end = ended_at(await self.run(run_id))
+        while last < end and (rows := self._file.read(_SELECT_ROWS, (run_id, last, ROWS))):
             last = rows[-1][0]
             found = await asyncio.to_thread(lambda rows=rows: list(condensed(rows, breaks)))
 

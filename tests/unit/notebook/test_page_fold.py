@@ -336,3 +336,54 @@ def test_runs_of_a_batch_are_known_by_their_ids(tmp_path: Path) -> None:
     count, read = run_module(script, list(run_page.rows(events, limit=10**9)), tmp_path)
     assert count == len(state.nodes["a"].children)
     assert read <= 4 * 300
+
+
+def test_thousands_of_open_questions_are_found_by_their_place(tmp_path: Path):
+    """Each event looks at its own question, not at all that wait with it: how often a path is looked at is counted."""
+    script = f"""{run_page.script()}
+    const looked = {{ paths: 0 }};
+    const asks = (n, items) => {{
+      const label = (i) => (items ? "Batch" : "N" + i), rows = [[1, "execution_started", 1, null, {{ labels: Object.fromEntries(Array.from({{ length: n }}, (_, i) => [label(i), label(i)])) }}]];
+      const add = (type, i, payload) => rows.push([rows.length + 1, type, 1, label(i), payload]);
+      const path = (i) => ({{ get path() {{ looked.paths += 1; return [label(i) + (items ? "[" + i + "]" : ""), "Ask"]; }} }});
+      for (let i = 0; i < n; i++) add("node_started", i, {{ run: 1 }});
+      for (const attempt of ["first", "second"]) for (let i = 0; i < n; i++) add("interactive_prompt", i, Object.defineProperties({{ request_id: attempt + i, label: "Ask" }}, Object.getOwnPropertyDescriptors(path(i))));
+      for (let i = 0; i < n; i += 2) add("interactive_response", i, {{ request_id: "second" + i }});
+      if (!items) for (let i = 1; i < n; i += 4) add("node_error", i, {{}});
+      return rows;
+    }};
+    const answer = (sizes) => [false, true].map((items) => sizes.map((n) => {{
+      const rows = asks(n, items), fold = new Fold();
+      looked.paths = 0;
+      for (const row of rows) fold.take(row, 1);
+      const s = fold.give(), waiting = [...s.nodes.keys()].filter((id) => look(s, id, 1) === "waiting").length;
+      return [looked.paths, s.questions.size, waiting];
+    }}));
+    """
+    (few, many), (few_items, many_items) = run_module(script, [40, 160], tmp_path)
+    assert few[1:] == [10, 10]
+    assert many[1:] == [40, 40]
+    assert many_items[1:] == [80, 1]
+    for less, more in ((few, many), (few_items, many_items)):
+        assert more[0] < 4.5 * less[0], (less, more)
+
+
+def test_a_long_log_keeps_no_more_states_than_a_short_one_by_much(tmp_path: Path):
+    """Each may hold as much as the log so far; how often one is made is counted. Seeking gives the state of any position."""
+    script = f"""{run_page.script()}
+    const gives = {{ count: 0 }};
+    const realGive = Fold.prototype.give;
+    Fold.prototype.give = function () {{ gives.count += 1; return realGive.call(this); }};
+    const answer = ({{ count, positions }}) => {{
+      const log = new Recording();
+      log.push([[1, "execution_started", 1, null, {{ labels: {{}} }}]]);
+      for (let i = 2; i <= count; i++) log.push([[i, "execution_log", 1, null, {{}}]]);
+      const kept = gives.count;
+      return [kept, positions.map((p) => log.stateAt(p).seq), log.push([[5, "execution_log", 1, null, {{}}]]).length];
+    }};
+    """
+    positions = [270_000, 1, 0, 63_999, 64_000, 64_001, 200_123, 199_000, 128_000, 3]
+    kept, found, changed = run_module(script, {"count": 270_000, "positions": positions}, tmp_path)
+    assert found == positions
+    assert kept <= 64 + 3 * 32
+    assert changed == 0

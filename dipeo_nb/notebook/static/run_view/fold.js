@@ -13,9 +13,9 @@ import { textOf } from "./words.js";
  *   One run of a node. `at`, `start`, `end` …: seconds of live time; `heard`: messages of the conversation when it began. */
 /** @typedef {{status: string, runs: number, seconds: number, error: any, output: any, text: string, progress: Map<string, string>, share: any, meta: any,
  *   spent: Spent, retries: number, reused: boolean, children: {run_id: string, index: number, diagram: string}[], paid: any[], pieces: number, estimated: number,
- *   waiting: number|null, turns: Turn[], earlier: {turns: number, seconds: number, from: string[]}}} Node
- *   `pieces`: of text since the last call of a model was accounted for, about as many tokens; `estimated`: those of answers that were cut off.
- *   `earlier`: how many turns were before those, which the page does not have, how long they took, and the nodes that gave them values. */
+ *   waiting: number|null, asks: number, turns: Turn[], earlier: {turns: number, seconds: number, from: string[]}}} Node
+ *   `pieces`: of text since the last call of a model was accounted for, about as many tokens; `estimated`: those of answers that were cut off. `asks`: its open
+ *   questions. `earlier`: how many turns were before those, which the page does not have, how long they took, and the nodes that gave them values. */
 /** @typedef {{seq: number, at: number, status: string, run_id: string, diagram: string, model: string|null, nodes: Map<string, Node>, labels: Map<string, string>,
  *   order: string[], source: any, variables: any, started: number|null, ended: number|null, seconds: number, error: any, spent: Spent, persons: Map<string, Spent>,
  *   outputs: Map<string, any>, conversation: any[], questions: Map<string, any>, systems: Map<string, string>, notes: any[], parent: string|null, forked: any, resumed: number}} State */
@@ -31,7 +31,7 @@ const NONE_EARLIER = { turns: 0, seconds: 0, from: [] };
 /** @returns {Node} */
 const newNode = () => ({
   status: "pending", runs: 0, seconds: 0, error: null, output: undefined, text: "", progress: new Map(), share: null, meta: {}, spent: nothingSpent(), retries: 0,
-  reused: false, children: [], paid: [], pieces: 0, estimated: 0, waiting: null, turns: [], earlier: NONE_EARLIER,
+  reused: false, children: [], paid: [], pieces: 0, estimated: 0, waiting: null, asks: 0, turns: [], earlier: NONE_EARLIER,
 });
 
 /** @returns {State} */
@@ -62,6 +62,8 @@ export class Fold {
   /** @type {State} */
   #state;
   #own = new Set(); // what was made since a state was last given out, and so may be written
+  /** @type {Map<string, Map<string, string>>|null} */
+  #places = null; // of the open questions, which may be thousands: node → path → id; made when it is needed
 
   /** @param {State} [from] a state to go on from; it stays as it is */
   constructor(from = emptyState()) { this.#state = from; }
@@ -152,6 +154,51 @@ export class Fold {
     this.unwait(t, at);
   }
 
+  /** A question takes the place of an earlier one from there: that was not answered in time, and its node tries again. */
+  ask(id, question) {
+    const s = this.#state, earlier = this.#asked(id).get(pathOf(question));
+    this.answered(question.request_id);
+    if (earlier !== undefined) this.answered(earlier);
+    this.part(s, "questions").set(question.request_id, question);
+    const places = this.#asked(id);
+    places.set(pathOf(question), question.request_id);
+    this.#places.set(id, places);
+    if (s.nodes.has(id)) this.node(id).asks = places.size;
+  }
+
+  /** A question is over, if it is open. */
+  answered(id) {
+    const s = this.#state, question = s.questions.get(id);
+    if (!question) return;
+    const places = this.#asked(question.node_id);
+    places.delete(pathOf(question));
+    this.part(s, "questions").delete(id);
+    if (s.nodes.has(question.node_id)) this.node(question.node_id).asks = places.size;
+  }
+
+  /** A node that failed asks no longer. */
+  asksNoLonger(id) {
+    for (const question of [...this.#asked(id).values()]) this.answered(question);
+  }
+
+  /** Nobody asks. */
+  noQuestions() {
+    this.#places = null;
+    if (this.#state.questions.size) this.#state.questions = new Map();
+  }
+
+  /** The open questions of a node: path → id. */
+  #asked(node) {
+    if (!this.#places) {
+      this.#places = new Map();
+      for (const [id, question] of this.#state.questions) {
+        if (!this.#places.has(question.node_id)) this.#places.set(question.node_id, new Map());
+        this.#places.get(question.node_id).set(pathOf(question), id);
+      }
+    }
+    return this.#places.get(node) ?? new Map();
+  }
+
   unwait(t, at) {
     const open = t.waits.length - 1;
     if (open >= 0 && t.waits[open].to === null) this.part(this.part(t, "waits"), open).to = at;
@@ -174,19 +221,17 @@ function knownTurn({ last, pieces, runs, text }) {
   return { ...newTurn(last.seq, last.started, last.start, runs, null, last.messages), text: textOf(text), pieces, sent, end, endSeq, status, ...ended };
 }
 
-function forget(fold, s, fits) {
-  for (const [id, question] of s.questions) if (fits(question)) fold.part(s, "questions").delete(id);
-}
-
-const samePath = (a, b) => (a == null || b == null ? a == b : a.length === b.length && a.every((x, i) => x === b[i]));
+/** The nodes from the outermost run down to the one that asks, by label. */
+const pathOf = (question) => (question.path?.length ? question.path : [question.label || question.node_id]).join("\n");
 
 function ends(fold, s, p, at, status) {
   s.status = status;
   s.ended = at;
   s.seconds = (p.total_duration_ms ?? 0) / 1000;
-  if (s.questions.size) s.questions = new Map();
+  fold.noQuestions();
   for (const id of s.nodes.keys()) {
     const n = fold.node(id);
+    n.asks = 0;
     fold.settle(n);
     if (Object.hasOwn(p.node_status ?? {}, id)) n.status = p.node_status[id];
     fold.close(n, at);
@@ -277,9 +322,11 @@ const TAKEN = {
   execution_started(fold, s, row, p, at) {
     if ("resumed" in p) {
       s.resumed += 1;
-      Object.assign(s, { status: "running", ended: null, error: null, questions: new Map() });
+      Object.assign(s, { status: "running", ended: null, error: null });
+      fold.noQuestions();
       for (const id of s.nodes.keys()) {
         const n = fold.node(id);
+        n.asks = 0;
         if (n.status === "running" || n.status === "aborted") n.status = "interrupted";
         fold.settle(n);
         fold.close(n, at);
@@ -298,6 +345,9 @@ const TAKEN = {
       ...newNode(), ...known, text: textOf(known.text), progress: new Map(known.progress), turns: last ? [knownTurn({ ...known, last })] : [],
       children: known.children.map((child, index) => ({ index, diagram: "", ...child })),
     }]);
+    const asks = Map.groupBy(p.questions, ([, question]) => question.node_id);
+    for (const [id, n] of nodes) n.asks = asks.get(id)?.length ?? 0;
+    fold.noQuestions();
     Object.assign(s, {
       status: p.status, ended: p.ended ? at : null, seconds: p.seconds, error: p.error, spent: p.spent, order: p.order, conversation: p.conversation, notes: p.notes, resumed: p.resumed,
       nodes: new Map(nodes), labels: new Map(p.labels), persons: new Map(p.persons), outputs: new Map(p.outputs), questions: new Map(p.questions), systems: new Map(p.systems),
@@ -348,7 +398,7 @@ const TAKEN = {
   },
   node_error(fold, s, [seq, , , id], p, at) {
     const n = fold.node(id);
-    forget(fold, s, (q) => q.node_id === id);
+    fold.asksNoLonger(id);
     n.status = "failed";
     n.error = p.error ?? null;
     n.runs = p.run ?? n.runs;
@@ -371,14 +421,13 @@ const TAKEN = {
     if (typeof wait === "number") fold.part(t, "retries").push({ at, wait, message: p.message ?? "" });
   },
   interactive_prompt(fold, s, [, , , id], p, at) {
-    forget(fold, s, (q) => q.node_id === id && q.label === p.label && samePath(q.path, p.path)); // it was not answered in time, and its node tries again
-    fold.part(s, "questions").set(p.request_id, { ...p, node_id: id, at });
+    fold.ask(id, { ...p, node_id: id, at });
     const t = s.nodes.has(id) ? fold.turn(fold.node(id)) : null;
     if (t) fold.part(t, "waits").push({ from: at, to: null, why: "person" });
   },
   interactive_response(fold, s, [, , , id], p, at) {
     const asked = s.questions.get(p.request_id)?.node_id ?? id;
-    if (s.questions.has(p.request_id)) fold.part(s, "questions").delete(p.request_id);
+    fold.answered(p.request_id);
     const t = s.nodes.has(asked) ? fold.turn(fold.node(asked)) : null;
     if (t) fold.unwait(t, at);
   },
@@ -404,7 +453,7 @@ export function look(s, id, now) {
   if (!n) return "pending";
   if (n.waiting !== null && n.status !== "running" && s.status === "running") return "queued";
   if (n.status !== "running") return n.status;
-  for (const q of s.questions.values()) if (q.node_id === id) return "waiting";
+  if (n.asks) return "waiting";
   const retry = n.turns.at(-1)?.retries.at(-1);
   return retry && now < retry.at + retry.wait ? "retrying" : "running";
 }

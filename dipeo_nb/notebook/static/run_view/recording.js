@@ -3,7 +3,8 @@ import { emptyState, Fold } from "./fold.js";
 import { isCut } from "./words.js";
 
 const LEFT_OUT = "left_out"; // what stands in the place of a type in the row of the events that are not here
-const EVERY = 1000; // rows between two kept states: a seek back folds fewer than these
+const EVERY = 1000; // rows between two kept states, at first: a seek back folds fewer than these
+const KEPT = 64; // states at most: each may have all turns so far, so that one for every so many rows would be too much for the page
 
 /** Whether a part of a value came without its end. */
 export const hasCut = (value) => value !== null && typeof value === "object" && (isCut(value) || Object.values(value).some(hasCut));
@@ -20,7 +21,8 @@ export class Recording {
   #dead = 0;
   #last = 0; // seconds since the epoch of the last row at which the run was at work
   #newest = new Fold();
-  #kept = [emptyState()]; // after 0, EVERY, 2·EVERY … rows
+  #every = EVERY;
+  #kept = [emptyState()]; // after 0, #every, 2·#every … rows
   #cursor = { at: 0, fold: new Fold() };
   #cut = null; // the newest state, and the one in its place
 
@@ -55,17 +57,26 @@ export class Recording {
     this.rows.push(row);
     this.times.push(time);
     this.#newest.take(row, time);
-    if (this.count % EVERY === 0) this.#kept.push(this.#newest.give());
+    this.#keep(this.count);
+  }
+
+  /** Keeps the newest state, if it is one of those that are kept. @param {number} position rows that are in it */
+  #keep(position) {
+    if (position % this.#every) return;
+    this.#kept.push(this.#newest.give());
+    if (this.#kept.length <= KEPT) return;
+    this.#kept = this.#kept.filter((_, i) => i % 2 === 0);
+    this.#every *= 2;
   }
 
   /** A row has changed: what was folded from it is folded again. */
   #again(from) {
-    const frame = Math.floor(from / EVERY);
+    const frame = Math.floor(from / this.#every);
     this.#kept.length = frame + 1;
     this.#newest = new Fold(this.#kept[frame]);
-    for (let i = frame * EVERY; i < this.count; i++) {
+    for (let i = frame * this.#every; i < this.count; i++) {
       this.#newest.take(this.rows[i], this.times[i]);
-      if ((i + 1) % EVERY === 0) this.#kept.push(this.#newest.give());
+      this.#keep(i + 1);
     }
     this.#cursor = { at: 0, fold: new Fold() };
   }
@@ -74,9 +85,9 @@ export class Recording {
   stateAt(position) {
     if (position >= this.count) return this.over ? this.#cutOff() : this.#newest.give();
     const c = this.#cursor;
-    if (c.at > position || position - c.at > EVERY) {
-      const frame = Math.floor(position / EVERY);
-      c.at = frame * EVERY;
+    if (c.at > position || position - c.at > this.#every) {
+      const frame = Math.floor(position / this.#every);
+      c.at = frame * this.#every;
       c.fold = new Fold(this.#kept[frame]);
     }
     for (; c.at < position; c.at++) c.fold.take(this.rows[c.at], this.times[c.at]);

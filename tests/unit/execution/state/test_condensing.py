@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -15,6 +16,8 @@ from dipeo_nb.cli import main
 from dipeo_nb.common import injection
 from dipeo_nb.common.loop import run_sync
 from dipeo_nb.common.values import json_text
+from dipeo_nb.config import Settings
+from dipeo_nb.container import run_store
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.execution.metrics import measure
@@ -116,6 +119,48 @@ def test_a_text_of_more_than_64_KB_stands_once(tmp_path: Path):
     with sqlite3.connect(tmp_path / ".dipeo" / "runs.db") as connection:
         assert connection.execute("SELECT sum(length(payload)) FROM events").fetchone()[0] < 20_000
         assert 200_000 < connection.execute("SELECT sum(length(value)) FROM blobs").fetchone()[0] < 220_000
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_run_that_is_resumed_meanwhile_is_not_followed(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    """It writes as fast as it is read."""
+    place = str(tmp_path / "runs.db") if kind == "sqlite" else request.getfixturevalue("postgres_server").schema()
+    module = f"dipeo_nb.execution.state.{kind}"
+    monkeypatch.setattr(f"{module}.ROWS", 10)
+    read: list[int] = []
+
+    async def go() -> None:
+        loop, store = asyncio.get_running_loop(), run_store(Settings(state_store_path=place))
+        await store.initialize()
+
+        async def write(first: int, last: int) -> None:
+            await store.append(
+                [Event(n, T.EXECUTION_LOG, "r", float(n), None, {"message": "x"}) for n in range(first, last + 1)]
+            )
+
+        async def resumed() -> None:
+            if not read:
+                await store.claim("r")
+            if len(read) < 40:
+                await write(31 + 10 * len(read), 40 + 10 * len(read))
+
+        def condensed(rows: list[Any], breaks: Any) -> list[Any]:
+            asyncio.run_coroutine_threadsafe(resumed(), loop).result(60)
+            read.append(rows[-1][0])
+            return []
+
+        monkeypatch.setattr(f"{module}.condensed", condensed)
+        await store.append([Event(1, T.EXECUTION_STARTED, "r", 1.0, None, {"diagram": "d", "labels": {}})])
+        await write(2, 29)
+        await store.append([Event(30, T.EXECUTION_ERROR, "r", 30.0, None, {"status": "failed"})])
+        assert await store.condense("r") == 0
+        await store.cleanup()
+
+    asyncio.run(go())
+    assert len(read) == 3
+    assert read[-1] >= 30
 
 
 def test_a_stop_in_the_middle_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
