@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import heapq
 import logging
 import queue
 import threading
@@ -46,6 +47,8 @@ class Inbox:
     dropped: int = 0
     late: bool = False
     """Whether a thread calls this handler alone, and nobody waits for it."""
+    in_turn: bool = False
+    """Whether it is among those that are to be served."""
 
     @property
     def waiting(self) -> int:
@@ -82,6 +85,9 @@ class PlainHandlers:
         """Events in it."""
         self._due: set[Inbox] = set()
         """Those with unhandled events."""
+        self._turns: list[tuple[tuple[int, int], Inbox]] = []
+        """A heap, by rank, of those that are to be served: there may be a thousand. One that has become late, or has no events any more,
+        is passed over."""
         self.crowded = False
         """Whether so many events wait for a handler that publishers should wait, too."""
         self._worker: _Worker | None = None
@@ -169,7 +175,10 @@ class PlainHandlers:
                 inbox.batches.append(events)
                 inbox.unhandled += len(events)
                 self._limit_late(inbox)
-            if not any(not inbox.late and inbox.batches for inbox in self._due):
+                if not inbox.late and not inbox.in_turn:
+                    inbox.in_turn = True
+                    heapq.heappush(self._turns, (inbox.rank, inbox))
+            if not self._turns:
                 return
             worker = self._worker
             if worker is not None and not worker.thread.is_alive():  # as in a process that was forked
@@ -246,8 +255,12 @@ class PlainHandlers:
             worker.serving = None
             self._announce()
             return None
-        due = [inbox for inbox in self._due if inbox.batches and not inbox.late]
-        worker.serving = min(due, key=lambda inbox: inbox.rank, default=None)
+        worker.serving = None
+        while self._turns and worker.serving is None:
+            _, inbox = heapq.heappop(self._turns)
+            inbox.in_turn = False
+            if inbox.batches and not inbox.late:
+                worker.serving = inbox
         return worker.serving
 
     # With the lock held.

@@ -597,3 +597,37 @@ def test_the_end_of_a_run_waits_for_no_other_run():
             bus.unsubscribe(subscription)
 
     run_sync(go())
+
+
+def test_an_event_to_many_subscribers_is_work_for_each_once():
+    """Who is next is not looked for among all: the lines of Python are counted that the thread of the handlers takes."""
+
+    def work(count: int) -> int:
+        lines = 0
+
+        def trace(frame: Any, what: str, arg: Any) -> Any:
+            nonlocal lines
+            lines += what == "line"
+            return trace if frame.f_code.co_filename == plain_handlers.__file__ else None
+
+        seen: list[int] = []
+
+        async def go() -> None:
+            async with InMemoryEventBus(apart=True) as bus:
+                for number in range(count):
+                    bus.subscribe(lambda _, number=number: seen.append(number))
+                await bus.publish(event(1))
+                await bus.drain()
+
+        before = threading.gettrace()
+        threading.settrace(trace)
+        try:
+            asyncio.run(go())
+        finally:
+            threading.settrace(before)  # pyright: ignore[reportArgumentType]
+        assert seen == list(range(count))
+        return lines
+
+    few, many = work(50), work(200)
+    assert few > 50
+    assert many < 5 * few, (few, many)
