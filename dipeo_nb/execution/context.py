@@ -73,6 +73,7 @@ class RunScope(Protocol):
     progress: RunProgress
     journal: Journal
     signals: Signals
+    person_labels: Mapping[str, str]
 
     @property
     def code(self) -> CodeRunner: ...
@@ -205,8 +206,7 @@ class NodeContext:
 
     def _conversation(self) -> list[Mapping[str, Any]]:
         """The messages of the run so far, of all persons, with their labels as `from` and `to`."""
-        persons = self.execution.plan.persons
-        return self.execution.progress.log.spoken({person.id: person.label for person in persons.values()})
+        return self.execution.progress.log.spoken(self.execution.person_labels)
 
     def publish(self, name: str, value: Any) -> None:
         """Set a global variable of the run.

@@ -21,6 +21,10 @@ class ConversationLog:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.of: dict[str, list[Message]] = {}
+        """The messages from and to each person, in order: of thousands of persons, none looks through the whole conversation."""
+        self.without_facets: int = 0
+        """How many messages are not of facets."""
         self._by_id: dict[str, Message] = {}
         self._last = 0
         self._spoken: list[Mapping[str, Any]] = []
@@ -38,16 +42,22 @@ class ConversationLog:
         )
         self._last += 1
         message = Message(f"m{self._last}", sender, receiver, content, kind, timestamp, node_id)
-        self.messages.append(message)
-        self._by_id[message.id] = message
+        self._take(message)
         return message
 
     def restore(self, message: Message) -> None:
         """Take in a message of a recorded run, under the id it had."""
         if message.id not in self._by_id:
-            self.messages.append(message)
-            self._by_id[message.id] = message
+            self._take(message)
             self._last = max(self._last, int(message.id[1:]) if message.id[1:].isdecimal() else 0)
+
+    def _take(self, message: Message) -> None:
+        self.messages.append(message)
+        self._by_id[message.id] = message
+        sides = {message.from_person_id, message.to_person_id}
+        for person in sides:
+            self.of.setdefault(person, []).append(message)
+        self.without_facets += not any(map(is_facet, sides))
 
     def conversation(self, person_id: str, model: str, upto: int, whole: bool) -> dict[str, Any]:
         """What a conversation_state edge delivers: messages, last_message, person_id, model; and `at`, from which a recorded
@@ -91,7 +101,7 @@ class ConversationLog:
         key = person, frozenset(ignored), name
         if (view := self._views.get(key)) is None:
             view = self._views[key] = PersonView(*key)
-        view.follow(self.messages)
+        view.follow(self)
         return view
 
 
@@ -105,14 +115,23 @@ class PersonView:
         self.candidates: int = 0
         """How many messages there were to choose from."""
         self._seen = 0
+        self._as_facet = 0
+        """How many messages of a facet itself there are."""
         self._notes: list[int] = []
         self._question: Message | None = None
+        self._own = name != "ALL_MESSAGES" and not self._ignored
+        """Whether it is enough to look at the messages from and to the person; the others are only counted."""
 
-    def follow(self, messages: Sequence[Message]) -> None:
+    def follow(self, log: ConversationLog) -> None:
         """Take in what is new in the conversation."""
+        messages = log.of.get(self._person, []) if self._own else log.messages
         new = ignoring(without_facets(messages[self._seen :], self._person), self._ignored)
         self._seen = len(messages)
-        self.candidates += len(new)
+        if self._own:
+            self._as_facet += len(new) if is_facet(self._person) else 0
+            self.candidates = log.without_facets + self._as_facet
+        else:
+            self.candidates += len(new)
         if self._name == "CONVERSATION_PAIRS":
             seen, self._question = _pairs(new, self._person, self._question)
         else:

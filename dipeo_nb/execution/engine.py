@@ -116,6 +116,8 @@ class Execution:
         """When `run` began, on the monotonic clock."""
         self._hears = False
         self._code: CodeRunner | None = None
+        self.person_labels: Mapping[str, str] = {person.id: person.label for person in plan.persons.values()}
+        """By id: made once, as each turn of a person asks for them."""
         self._persons = Persons(plan.persons, self.options, services.llm, functools.partial(self.emit_log, None, "INFO"))
 
     @property

@@ -187,7 +187,7 @@ async def remembered(
     `brought` are messages that an edge delivers in this run: they are included once, whatever the view says.
     """
     execution = context.execution
-    names = {p.id: p.label for p in execution.plan.persons.values()}
+    names = execution.person_labels
     view = conversation.view_name(memorize_to)
     facts: dict[str, Any] = {"view": view} if view is not None else {"criterion": memorize_to}
     seen = execution.progress.log.view(person.id, _ids(ignore_person, names), view or "ALL_MESSAGES")
@@ -260,6 +260,8 @@ async def _select(
 def _ids(ignore_person: str | None, names: Mapping[str, str]) -> list[str]:
     """Ids of the persons in a comma list of ids or labels."""
     wanted = [part.strip() for part in (ignore_person or "").split(",") if part.strip()]
+    if not wanted:
+        return []
     by_name = set(wanted) - names.keys()  # a text that is an id means that person, not others who are labelled so
     return [i for i, label in names.items() if i in wanted or label in by_name or f"person_{label}" in by_name]
 

@@ -261,3 +261,17 @@ def test_ranking_finds_every_message_that_is_alike():
             ):
                 first.append((message.id, said))
         assert {message.id for message in selection.ranked(log.messages, now=30.0)} == {found for found, _ in first}
+
+
+@pytest.mark.parametrize("view", [name for name in VIEWS if name != "ALL_MESSAGES"])
+def test_of_many_persons_none_looks_through_the_whole_conversation(view: str, monkeypatch: pytest.MonkeyPatch):
+    looked: list[str] = []
+    monkeypatch.setattr(conversation, "is_facet", lambda side: looked.append(side) or is_facet(side))
+    log = ConversationLog()
+    for n in range(300):
+        person = f"person_{n}"
+        assert log.view(person, [], view).messages == []
+        log.add(SYSTEM, person, "question", timestamp=0.0)
+        log.add(person, SYSTEM, "answer", timestamp=0.0)
+        assert log.view(person, [], view).candidates == 2 * n + 2
+    assert len(looked) <= 600 * 8
