@@ -40,6 +40,18 @@ def downstream(plan: Plan, nodes: Iterable[int]) -> set[int]:
     return found
 
 
+def upstream(plan: Plan, node: int) -> set[int]:
+    """That node and all that it gets something from, loops included."""
+    found = {node}
+    waiting = [node]
+    while waiting:
+        for e in plan.nodes[waiting.pop()].incoming:
+            if (source := plan.edges[e].source) not in found:
+                found.add(source)
+                waiting.append(source)
+    return found
+
+
 def changed_nodes(
     before: Plan, after: Plan, *, moved: Collection[str] = (), model: bool = False, inputs: bool = False
 ) -> set[int]:
@@ -130,11 +142,12 @@ def _check_run_of(
         UserError: they cannot.
     """
     known = {event.node_id for event in events if event.type is EventType.NODE_STARTED}
-    upstream = [index for index in before if at.index in downstream(plan, [index])]
-    added = [i for i in within if plan.nodes[i].id not in known and at.index in downstream(plan, [i])]
-    if upstream or added:
-        cause = plan.nodes[min(upstream or added)]
-        how = "is changed and comes before it" if upstream else "did not run in its rounds"
+    leading = upstream(plan, at.index)
+    earlier = [index for index in before if index in leading]
+    added = [index for index in within if index in leading and plan.nodes[index].id not in known]
+    if earlier or added:
+        cause = plan.nodes[min(earlier or added)]
+        how = "is changed and comes before it" if earlier else "did not run in its rounds"
         raise UserError(
             f"Run {run} of '{at.label}' depends on '{cause.label}', which {how}.",
             hint="Leave `at` and `of` out: then all that depends on the change runs again.",

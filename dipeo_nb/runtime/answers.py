@@ -36,13 +36,13 @@ async def answer_question(store: RunStore, row: RunSummary, text: str, *, node: 
             f"Run {row.run_id} is a part of run {row.parent_run_id}, which asks for it.",
             hint=f"Answer there: dipeo-nb answer {row.parent_run_id} NODE=TEXT.",
         )
+    here = live.holder(store, row.run_id)
+    if isinstance(here, Execution):  # which knows its questions: of thousands, each answer would read the whole log
+        here.answer(chosen(dict(here.state.questions), row.run_id, node=node, request_id=request_id), text)
+        return
     asked = OpenQuestions()
     await read_run(store, row.run_id, asked.take)
     question = chosen(asked.found, row.run_id, node=node, request_id=request_id)
-    here = live.holder(store, row.run_id)
-    if isinstance(here, Execution):
-        here.answer(question, text)
-        return
     await store.put_answer(row.run_id, question, text)
     injection.reach("answer.stored")
     if row.status == Status.RUNNING:

@@ -83,10 +83,14 @@ async def condense_whole(store: RunStore, run_id: str) -> None:
 async def _related(store: RunStore, run_id: str) -> list[str]:
     """A run with all runs of sub-diagrams below it, and those above it."""
     row = await store.run(run_id)
-    related = [row.run_id] if row is not None else []
-    for member in related:  # grows meanwhile
-        related += [part.run_id for part in await store.runs(parent=member, limit=1_000_000) if part.run_id not in related]
-    while row is not None and row.parent_run_id is not None and row.parent_run_id not in related:
+    related = [] if row is None else [row.run_id]
+    known = set(related)
+    for member in related:  # grows meanwhile, for a batch by thousands
+        below = [part.run_id for part in await store.runs(parent=member, limit=1_000_000)]
+        related += [name for name in below if name not in known]
+        known.update(below)
+    while row is not None and row.parent_run_id is not None and row.parent_run_id not in known:
         related.append(row.parent_run_id)
+        known.add(row.parent_run_id)
         row = await store.run(row.parent_run_id)
     return related

@@ -23,6 +23,7 @@ from dipeo_nb.common.loop import run_sync
 from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType
 from dipeo_nb.domain.events import Event
+from dipeo_nb.domain.ports import RunStore
 from dipeo_nb.errors import NodeTimeoutError, RunAbortedError, RunError, StorageError, UserError
 from dipeo_nb.execution.asked import unanswered
 from dipeo_nb.execution.questions import POLL_S
@@ -196,6 +197,22 @@ def test_two_questions_want_a_name(session: Session):
     run_sync(session.runtime.answer(run.id, "L", node="Size"))
     run_sync(session.runtime.answer(run.id, "red", node="Colour"))
     run.result(30)
+
+
+def test_an_answer_to_a_run_that_is_here_does_not_read_its_log(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Thousands of questions may wait in it."""
+    run = asking(session)
+    read: list[str] = []
+
+    async def read_run(store: RunStore, run_id: str, *take: Any) -> None:
+        read.append(run_id)
+
+    monkeypatch.setattr("dipeo_nb.runtime.answers.read_run", read_run)
+    with pytest.raises(RunError, match="'Nobody'"):
+        run_sync(session.runtime.answer(run.id, "x", node="Nobody"))
+    run_sync(session.runtime.answer(run.id, "blue", node="Colour"))
+    assert run.result(30).output == "blue"
+    assert read == []
 
 
 def process(base: Path, *arguments: str) -> subprocess.Popen[str]:
