@@ -105,6 +105,8 @@ class Journal:
         self.pending: list[Event] = []
         """Events that wait for a commit."""
         self._committing = False
+        self._shown = seq
+        """Number of the last event whose commit has ended."""
         self._commit_ended = asyncio.Event()
         """Tells those who wait for the commit under way that it has ended."""
         self._unshown: list[Event] = []
@@ -272,9 +274,12 @@ class Journal:
         return rest if rest is DONE else self._to_its_end(rest)
 
     async def _commit_in_turn(self) -> None:
+        last = math.inf if self.texts.waiting else self._seq
         while self._committing:
             self._commit_ended.clear()
             await self._commit_ended.wait()
+            if self._shown >= last:  # another has committed them: of thousands that wait, each would commit what came meanwhile
+                return
         await self.commit()
 
     async def _to_its_end(self, rest: Awaitable[None]) -> None:
@@ -282,6 +287,7 @@ class Journal:
             await rest
         finally:
             self._committing = False
+            self._shown = self._committed
             self._commit_ended.set()
 
     def _storing(self, events: list[Event]) -> Awaitable[None]:

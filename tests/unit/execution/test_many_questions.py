@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from dipeo_nb.config import Settings
 from dipeo_nb.domain.enums import EventType as T
 from dipeo_nb.domain.events import Event
 from dipeo_nb.domain.ports import Question, RunStore
@@ -16,6 +18,10 @@ from dipeo_nb.execution.asked import Asked, OpenQuestions
 from dipeo_nb.execution.journal import Journal
 from dipeo_nb.execution.questions import Questions
 from dipeo_nb.execution.run_state import RunState
+from dipeo_nb.execution.state.in_memory import InMemoryRunStore
+from dipeo_nb.runtime import Prepared, Runtime
+from dipeo_nb.testing import scripted
+from tests.support.graphs import START, plan_of
 from tests.support.line_steps import steps
 
 
@@ -126,3 +132,41 @@ def test_a_store_that_breaks_tells_all_who_wait(monkeypatch: pytest.MonkeyPatch)
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     assert [type(one) for one in asyncio.run(go())] == [ZeroDivisionError, ZeroDivisionError]
+
+
+def test_what_many_wait_to_be_committed_is_committed_together() -> None:
+    """Each of those who wait for a commit under way goes on when another has committed its events; else it would commit what came
+    meanwhile, one after the other, and each of these commits would wake all."""
+    sizes: list[int] = []
+
+    class Slow(InMemoryRunStore):
+        async def append(self, events: Sequence[Event]) -> None:
+            await asyncio.sleep(0)
+            sizes.append(len(events))
+            await super().append(events)
+
+    async def go() -> None:
+        async with Runtime(Settings(), llm=scripted(), store=Slow()) as runtime:
+            await runtime.services.store.initialize()
+            execution = runtime.execution(Prepared.own(plan_of({"S": START}, []), runtime.services))
+            journal = execution.journal
+
+            async def node(name: str) -> None:
+                journal.emit(T.EXECUTION_LOG, None, {"message": name})
+                seq = journal.seq
+                await journal.flush()
+                assert journal.state.events >= seq
+
+            async def others() -> None:
+                while True:
+                    journal.emit(T.EXECUTION_LOG, None, {"message": "meanwhile"})
+                    await asyncio.sleep(0)
+
+            journal.emit(T.EXECUTION_STARTED, None, {"labels": {}})
+            going_on = asyncio.create_task(others())
+            await asyncio.gather(*(node(f"N{n}") for n in range(100)))
+            going_on.cancel()
+
+    asyncio.run(go())
+    assert sum(sizes) > 100
+    assert len(sizes) <= 20, "not one for each who waits"
