@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,7 @@ class Registry:
             TrustError: it is in a folder that the user does not trust.
         """
         own = PACKAGED / f"{name}.yaml"
-        others = [path for path in self._files() if name_of(path) == name]
+        others = self._files(name)
         if own.is_file():
             if others:
                 raise ManifestError(
@@ -171,15 +172,19 @@ class Registry:
                 value = self._of(Path(value), entry.dist.name if entry.dist is not None else entry.name)
             yield entry.name, value
 
-    def _files(self) -> list[Path]:
+    def _files(self, name: str | None = None) -> list[Path]:
+        """The manifests in the base directory: of all providers, or of one, for which the files of others are not looked at."""
         if self._base is None:
             return []
         folder = self._base / FOLDER
+        fitting = {name, *(f"{stem}{s}" for stem in (name, "provider") for s in SUFFIXES)}
         try:
-            files = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
-            return sorted([*files, *(path for s in SUFFIXES for path in folder.glob(f"*/provider{s}"))])
+            places = [folder / entry for entry in os.listdir(folder) if name is None or entry in fitting]
         except OSError:  # there is no such folder
             return []
+        files = [path for path in places if path.suffix in SUFFIXES and path.is_file()]
+        inside = [path for place in places for s in SUFFIXES if (path := place / f"provider{s}").is_file()]
+        return sorted(path for path in (*files, *inside) if name is None or name_of(path) == name)
 
     def _of(self, path: Path, source: str) -> Found:
         try:

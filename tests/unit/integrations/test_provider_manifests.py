@@ -220,6 +220,29 @@ def test_file_and_name_agree(tmp_path: Path):
     assert found.key_service == "demo"
 
 
+def test_of_many_manifests_only_that_of_the_provider_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each node asks for its provider, and a list of providers for each."""
+    path = folder(tmp_path)
+    for n in range(100):
+        path.with_name(f"other{n}.yaml").write_text(GOOD)
+        path.with_name(f"another{n}").mkdir()
+        (path.with_name(f"another{n}") / "provider.json").write_text("{}")
+    looked: list[Path] = []
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(path) or is_file(path))
+    registry = Registry(tmp_path, lambda path: True)
+    found = registry.find("demo")
+    assert found is not None
+    assert found.path == path
+    assert registry.find("integrations") is registry.find("..") is registry.find("nothing") is None
+    assert len(looked) <= 20
+    names = registry.names()
+    assert {"demo", "other7", "another7"} <= set(names)
+    path.with_name("other7.yml").write_text(GOOD)
+    with pytest.raises(ManifestError, match="are both for 'other7'"):
+        registry.find("other7")
+
+
 def test_a_foreign_manifest_gets_the_key_of_its_own_name(tmp_path: Path):
     path = folder(tmp_path, "demo", GOOD.replace("{kind: bearer}", "{kind: bearer, key: openai}"))
     assert Registry().read(path).key_service == "demo"
