@@ -341,16 +341,16 @@ const TAKEN = {
     });
   },
   left_out(fold, s, row, p, at) {
-    const nodes = p.nodes.map(([id, { last, ...known }]) => [id, {
+    const made = p.nodes.map(([id, { last, ...known }]) => [id, {
       ...newNode(), ...known, text: textOf(known.text), progress: new Map(known.progress), turns: last ? [knownTurn({ ...known, last })] : [],
       children: known.children.map((child, index) => ({ index, diagram: "", ...child })),
     }]);
-    const asks = Map.groupBy(p.questions, ([, question]) => question.node_id);
-    for (const [id, n] of nodes) n.asks = asks.get(id)?.length ?? 0;
+    const nodes = new Map(made);
+    for (const [, question] of p.questions) if (nodes.has(question.node_id)) nodes.get(question.node_id).asks += 1;
     fold.noQuestions();
     Object.assign(s, {
       status: p.status, ended: p.ended ? at : null, seconds: p.seconds, error: p.error, spent: p.spent, order: p.order, conversation: p.conversation, notes: p.notes, resumed: p.resumed,
-      nodes: new Map(nodes), labels: new Map(p.labels), persons: new Map(p.persons), outputs: new Map(p.outputs), questions: new Map(p.questions), systems: new Map(p.systems),
+      nodes, labels: new Map(p.labels), persons: new Map(p.persons), outputs: new Map(p.outputs), questions: new Map(p.questions), systems: new Map(p.systems),
     });
   },
   node_waiting(fold, s, [, , , id], p, at) {
