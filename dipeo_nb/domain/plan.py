@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -66,6 +67,7 @@ class Awaited:
 
 
 NOTHING = Awaited(0)
+_TYPE = operator.attrgetter("type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,11 @@ class Plan:
             if node.label == reference:
                 return node
         raise KeyError(reference)
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Types of its nodes."""
+        return frozenset(map(_TYPE, self.nodes))
 
     @property
     def roots(self) -> tuple[int, ...]:

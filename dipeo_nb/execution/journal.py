@@ -328,10 +328,10 @@ class Journal:
         self._unshown += events
 
     def _apply(self) -> None:
-        """Apply what is stored. The caller holds the lock."""
-        events = self._unshown
-        self._state.apply_all(events[self._applied :] if self._applied else events)
-        self._applied = len(events)
+        """Apply what is stored. The caller holds the lock, so only more can be stored meanwhile."""
+        count = len(self._unshown)
+        self._state.apply_all(self._unshown[self._applied : count])
+        self._applied = count
 
     def _show(self) -> Awaitable[None]:
         """Apply and publish what is stored; return what is left to be awaited of that."""

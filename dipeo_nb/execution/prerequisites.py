@@ -26,7 +26,8 @@ async def check(plan: Plan, services: Services, options: RunOptions, *, new: boo
     """
     if not new or options.reuse or options.instead is not None or options.parent_run_id is not None:
         return  # the parent has been checked; what is taken over, or only shown, needs no key
-    if not any(node.type == NodeType.SUB_DIAGRAM or handlers.needs_of_user(node) for node in plan.nodes):
+    types = plan.types
+    if NodeType.SUB_DIAGRAM not in types and not any(map(handlers.needs_of_user, types)):
         return
     parts = await asyncio.to_thread(
         lambda: [*nested.diagrams(plan, services.files.base_path, certain)]

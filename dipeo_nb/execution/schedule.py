@@ -293,7 +293,8 @@ class Scheduler:
         if earlier:
             node.low = tokens[0].stamp
         self._active |= 1 << edge.target
-        if node.busy is None:
+        watches = node.watched >= 0 and node.have < len(plan.required) and not (plan.any_join or plan.heads_loop or plan.first)
+        if node.busy is None and not watches:  # else it is looked at when what it watches moves
             self._todo.append(node)
 
     def _wake(self, node: _Node) -> None:
@@ -416,11 +417,14 @@ class Scheduler:
             inputs.append((e, run, True))
             last[e] = run
             tokens = queues[e]
-            del tokens[:many]
+            if many < len(tokens):
+                del tokens[:many]
+            else:
+                queues[e] = _NOTHING
+                if edge.required:
+                    node.have -= 1
             if not edge.data:
                 node.queued -= many
-            if edge.required and not tokens:
-                node.have -= 1
         heads = [queues[e][0].stamp for e in plan.incoming if queues[e] and not edges[e].data] if node.queued else None
         node.low = min(heads) if heads else None
         passes = 0

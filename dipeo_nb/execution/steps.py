@@ -56,7 +56,8 @@ class Steps:
         self._secretive = labels != [node.label for node in scope.plan.nodes] or redactor(arrows) is not arrows
         """Whether a label holds a secret; else what only names nodes and arrows need not be looked through each time."""
         own = scope.options.instead is None
-        self._pure: list[bool] = [own and handlers.is_pure(node) for node in scope.plan.nodes]
+        pure = {node_type: own and handlers.is_pure(node_type) for node_type in scope.plan.types}
+        self._pure: list[bool] = [pure[node.type] for node in scope.plan.nodes]
         self._costly = False
         """Whether the end of work that took time waits for a commit: it is stored before anything else is done."""
         self._running: dict[int, asyncio.Task[None]] = {}

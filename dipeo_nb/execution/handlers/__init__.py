@@ -106,14 +106,14 @@ def _missing(node: PlanNode, services: Services) -> tuple[str, str] | None:
     return None if handler.missing is None else handler.missing(node, services)
 
 
-def is_pure(node: PlanNode) -> bool:
+def is_pure(node_type: str) -> bool:
     """See `NodeHandler.pure`."""
-    return _lookup(node.type).pure
+    return _lookup(node_type).pure
 
 
-def needs_of_user(node: PlanNode) -> bool:
-    """Whether `ready` has anything to check."""
-    return _lookup(node.type).ready is not None
+def needs_of_user(node_type: str) -> bool:
+    """Whether `ready` has anything to check of nodes of a type."""
+    return _lookup(node_type).ready is not None
 
 
 async def ready(node: PlanNode, services: Services) -> None:

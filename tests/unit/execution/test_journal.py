@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ from dipeo_nb.execution.context import NodeContext
 from dipeo_nb.execution.engine import Execution
 from dipeo_nb.execution.inputs import Output
 from dipeo_nb.execution.recovery import recovered
+from dipeo_nb.execution.run_state import RunState
 from dipeo_nb.execution.state.in_memory import InMemoryRunStore
 from dipeo_nb.execution.state.postgres import PostgresRunStore
 from dipeo_nb.execution.state.sqlite import SqliteRunStore
@@ -456,6 +457,39 @@ def test_a_commit_is_done_at_once_when_nobody_has_to_be_waited_for(store: Callab
 
     run_sync(go())
     assert shown == [1, 2]
+
+
+def test_what_is_stored_while_somebody_reads_the_state_is_in_it_later(monkeypatch: pytest.MonkeyPatch):
+    """A reader in another thread applies what is stored and not shown; the run goes on storing meanwhile."""
+    inner = RunState.apply_all
+
+    async def go() -> RunState:
+        async with Runtime(Settings(), llm=scripted(), store=InMemoryRunStore()) as runtime:
+            await runtime.services.store.initialize()
+            execution = runtime.execution(Prepared.own(CHAIN, runtime.services))
+            journal = execution.journal
+
+            def store(text: str) -> None:
+                journal.note(T.RUN_NOTE, None, {"first": 1, "last": 1, "text": text})
+                assert journal.commit(show_later=True) is DONE
+
+            journal.note(T.EXECUTION_STARTED, None, {"diagram": "d"})
+            await journal.commit()
+            store("one")
+
+            def apply_all(state: RunState, events: Iterable[Event]) -> None:
+                inner(state, events)
+                if len(state.notes) == 1:
+                    store("two")
+
+            monkeypatch.setattr(RunState, "apply_all", apply_all)
+            assert [note["text"] for note in execution.state.notes] == ["one"]
+            assert [note["text"] for note in execution.state.notes] == ["one", "two"]
+            store("three")
+            await journal.publish()
+            return execution.state
+
+    assert [note["text"] for note in run_sync(go()).notes] == ["one", "two", "three"]
 
 
 def test_stops_at_any_moment_of_a_commit_in_memory():
