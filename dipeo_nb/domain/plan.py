@@ -122,7 +122,9 @@ class PlanNode:
     gathers: Mapping[int, Awaited] = field(default_factory=dict[int, Awaited])
     """The arrows a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
     its data edges (-1)."""
-    routes: dict[tuple[str, ...], Route] = field(default_factory=dict[tuple[str, ...], Route], compare=False, repr=False)
+    routes: dict[tuple[str, ...], Route] = field(
+        default_factory=dict[tuple[str, ...], Route], init=False, compare=False, repr=False
+    )
     """Where outputs go, by their handles, as runs have found it."""
     judged: tuple[int, ...] = ()
     """Of a condition, the person_jobs of the innermost loop around it that holds any."""
