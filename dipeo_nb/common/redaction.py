@@ -15,10 +15,11 @@ import re
 import string
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, urlsplit
 
+from dipeo_nb.common.many_texts import MANY, joined
 from dipeo_nb.common.secret_names import secrets_in, secrets_of_text
 from dipeo_nb.common.values import well_formed
 from dipeo_nb.errors import ValidationError
@@ -95,10 +96,6 @@ SHORTEST = 8
 """Characters of a known secret at least; shorter ones are words of ordinary texts."""
 SHORTEST_SHAPE = 15
 """Characters of the shortest text that `_SHAPES` finds."""
-MANY = 16
-"""Texts from which on it is worth while to look through all of them at once."""
-LONGEST_JOINED = 1_000_000
-"""Characters of them at most."""
 LONGEST_HELD = 8192
 """Characters of a stream held back at most."""
 LONGEST_CARRIED = 100_000
@@ -268,13 +265,11 @@ class Redactor:
             if kind in _ATOMS:
                 return False
             if isinstance(value, (list, tuple, set, frozenset)):
-                if len(value) > MANY and (joined := _joined(value)) is not None:
-                    return self.marked(joined)
-                return any(map(self._dirty, value))
+                return any(map(self._dirty, value)) if (texts := joined(value)) is None else self.marked(texts)
             if not isinstance(value, Mapping):
                 return isinstance(value, str) and self._dirty(str(value))  # members of enumerations, views of values
-        if len(value) > MANY and (joined := _joined([*value, *value.values()])) is not None:
-            return self.marked(joined)
+        if len(value) > MANY and (texts := joined([*value, *value.values()])) is not None:
+            return self.marked(texts)
         for name, item in value.items():
             if type(name) is str and len(name) >= SHORTEST and self.marked(name):
                 return True
@@ -481,13 +476,6 @@ def logger(name: str) -> logging.Logger:
     found = logging.getLogger(name)
     found.addFilter(_FILTER)  # again is fine
     return found
-
-
-def _joined(values: Collection[Any]) -> str | None:
-    """Texts as one, in which no secret is that is in none of them; None: they are not texts alone, or too long."""
-    if {*map(type, values)} == {str} and sum(map(len, values)) <= LONGEST_JOINED:
-        return "\0".join(values)
-    return None
 
 
 def _carries_little(error: BaseException) -> bool:

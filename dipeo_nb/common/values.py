@@ -21,7 +21,6 @@ from collections import UserString
 from collections.abc import (
     AsyncIterable,
     Awaitable,
-    Collection,
     ItemsView,
     Iterable,
     Iterator,
@@ -34,6 +33,8 @@ from collections.abc import (
 from enum import Enum
 from io import IOBase
 from typing import Any, cast
+
+from dipeo_nb.common.many_texts import are_ascii
 
 MAX_DEPTH = 200
 """Levels of lists and mappings within each other."""
@@ -48,8 +49,6 @@ MAX_DIGITS = 4300
 BASE64 = "base64"
 """The only key of the mapping that bytes become."""
 
-MANY = 16
-"""Texts from which on it is worth while to look at all of them at once."""
 _INT_LIMIT, _SIMPLE = 10**MAX_DIGITS, frozenset((float, bool, type(None)))
 _TEXTS = {
     "decimal": ("Decimal",),
@@ -111,26 +110,17 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
                         shared = True
                         continue
                     seen.add(id(item))
-                if kind is list:
-                    if not _are_ascii(item):
-                        below += item
-                    continue
-                for key in () if _are_ascii(item) else item:
-                    if type(key) is not str or not (key.isascii() or _fits_utf8(key)):
-                        return False
-                if not _are_ascii(item.values()):
-                    below += item.values()
+                if kind is dict:
+                    for key in () if are_ascii(item) else item:
+                        if type(key) is not str or not (key.isascii() or _fits_utf8(key)):
+                            return False
+                    item = item.values()
+                below += () if are_ascii(item) else item
             else:
                 return False
-        if not below:
+        if not (level := below):
             return not shared or _fits(value, levels, {})
-        level = below
     return False
-
-
-def _are_ascii(values: Collection[Any]) -> bool:
-    """Whether there are many values, all of them ASCII texts: what most lists of many texts and most keys are."""
-    return len(values) > MANY and {*map(type, values)} == {str} and all(map(str.isascii, values))
 
 
 def _fits(value: Any, levels: int, measured: dict[int, tuple[int, int] | None]) -> bool:

@@ -85,11 +85,27 @@ def link(
     gathered = _gathered(ends, chains, back, behind, behind_next)
 
     first = [_is_first(a, specs[ends[e][1]]) for e, a in enumerate(arrows)]
+    data = [e in only_if or (gathered[e] >= 0 and gathered[e] not in exits[e]) for e in range(len(arrows))]
+    optional = [source in skippable and gathered[e] < 0 for e, (source, _) in enumerate(ends)]
+    collects = [data[e] or gathered[e] >= 0 for e in range(len(arrows))]
+    several = entered_elsewhere(ends, loops, headers)
+    settled = [
+        i not in several and not any(collects[e] or (e in back and chains[ends[e][0]] != chains[i]) for e in into)
+        for i, into in enumerate(incoming)
+    ]
+    alone: set[int] = set()
+    for i, into in enumerate(incoming):
+        backs = [e for e in into if e in back and not optional[e]]
+        if any(collects[e] for e in into):
+            continue
+        if len(into) == 1:
+            alone.update(into)
+        elif len(backs) == 1 and i in headers and settled[i] and i not in conditions and not any(first[e] for e in into):
+            alone.update(backs)
+
     plan_edges: list[PlanEdge] = []
     for e, arrow in enumerate(arrows):
         source, target = ends[e]
-        data = e in only_if or (gathered[e] >= 0 and gathered[e] not in exits[e])
-        optional = source in skippable and gathered[e] < 0
         keep = len(chains[target]) if e in back else common_length(chains[source], chains[target])
         plan_edges.append(
             PlanEdge(
@@ -103,12 +119,13 @@ def link(
                 content_type=arrow.content_type,
                 priority=arrow.execution_priority,
                 back=e in back,
-                optional=optional,
-                required=not (e in back or optional or first[e] or data or gathered[e] >= 0),
+                optional=optional[e],
+                required=not (e in back or optional[e] or first[e] or collects[e]),
                 first=first[e],
                 gathered=gathered[e],
-                data=data,
-                collects=data or gathered[e] >= 0,
+                data=data[e],
+                collects=collects[e],
+                alone=e in alone,
                 keep=None if chains[source] == chains[target] and e not in back else keep,
             )
         )
@@ -116,18 +133,10 @@ def link(
     components = [around[0] if around else len(headers) + n for n, around in enumerate(loops)]
     sizes = Counter(components)
     reached = reachable_nodes(count, ends, incoming, outgoing)
-    several = entered_elsewhere(ends, loops, headers)
     persons = _persons_of_loops(specs, loops)
     limits = {i: _written_limit(node, spec) for i, (node, spec) in enumerate(nodes)}
     largest = _largest_limits(loops, limits)
 
-    settled = [
-        i not in several
-        and not any(
-            (edge := plan_edges[e]).data or edge.gathered >= 0 or (edge.back and chains[edge.source] != chains[i]) for e in into
-        )
-        for i, into in enumerate(incoming)
-    ]
     waits = _waits(sequence, components, plan_edges, chains, incoming, outgoing, conditions, settled, reached)
 
     plan_nodes: list[PlanNode] = []
@@ -156,7 +165,6 @@ def link(
                 backs=tuple(e.index for e in into if e.back and not e.optional),
                 first=tuple(e.index for e in into if e.first),
                 settled=settled[i],
-                alone=_alone(into, heads_loop=i in headers and settled[i] and i not in conditions),
                 awaited=waits[i].awaited,
                 first_awaited=waits[i].first,
                 gathers=waits[i].gathers,
@@ -164,20 +172,6 @@ def link(
             )
         )
     return tuple(plan_nodes), tuple(plan_edges)
-
-
-def _alone(into: Sequence[PlanEdge], *, heads_loop: bool) -> int:
-    """The arrow on which a token is all that a node with these arrows waits for; see `PlanNode.alone`.
-
-    Args:
-        heads_loop: whether it heads a loop, of whose rounds one token on each back arrow is all that can come.
-    """
-    if any(edge.collects for edge in into):
-        return -1
-    if len(into) == 1:
-        return into[0].index
-    backs = [edge.index for edge in into if edge.back and not edge.optional]
-    return backs[0] if len(backs) == 1 and heads_loop and not any(edge.first for edge in into) else -1
 
 
 def judged_by(nodes: Sequence[PlanNode], edges: Sequence[PlanEdge], condition: PlanNode) -> list[PlanNode]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -41,13 +42,16 @@ class PlanEdge:
     """Brings a value and never starts its target."""
     collects: bool = False
     """It gathers or brings data: of the tokens up to the stamp of a run, the newest counts."""
+    alone: bool = False
+    """A token on it is all that its idle target waits for: it is the only arrow there, or the only one back to the header of a loop, and
+    none there gathers or brings data."""
     keep: int | None = None
     """Number of leading counters of the source's stamp that the token keeps; counters behind them begin at 0. None: the stamp
     stays as it is. A back arrow counts the last one it keeps up by one."""
 
 
 Route = tuple[tuple[PlanEdge, ...], PlanEdge | None, tuple[int, ...]]
-"""Where an output goes: the arrows on which it leaves; the only one, when its target waits for nothing else (`PlanNode.alone`); and the
+"""Where an output goes: the arrows on which it leaves; the only one, when its target waits for nothing else (`PlanEdge.alone`); and the
 other arrows of that target. (A plain tuple, since one is looked at in every step.)"""
 
 
@@ -112,9 +116,6 @@ class PlanNode:
     settled: bool = True
     """Whether a token on each required (or each back) edge is all that can come for a round: no edge gathers, none comes back
     from within an inner loop, which may turn several times, and its loop is entered nowhere else."""
-    alone: int = -1
-    """The arrow on which a token is all that the node waits for when it is idle: its only one, or the only one back to the header of a
-    loop, where none gathers or brings data. -1: there is none."""
     awaited: Awaited = NOTHING
     """The arrows a run waits for; nobody is named where a token on the only arrow is all that there is to wait for."""
     first_awaited: Awaited = NOTHING
@@ -122,10 +123,6 @@ class PlanNode:
     gathers: Mapping[int, Awaited] = field(default_factory=dict[int, Awaited])
     """The arrows a condition waits for, which otherwise does not wait: before it takes what leaves a loop (by loop), and for
     its data edges (-1)."""
-    routes: dict[tuple[str, ...], Route] = field(
-        default_factory=dict[tuple[str, ...], Route], init=False, compare=False, repr=False
-    )
-    """Where outputs go, by their handles, as runs have found it."""
     judged: tuple[int, ...] = ()
     """Of a condition, the person_jobs of the innermost loop around it that holds any."""
 
@@ -146,6 +143,10 @@ class Plan:
     source_path: str | None = None
     """The file it came from; relative names in the diagram are also looked up next to it."""
     by_id: Mapping[str, int] = field(default_factory=dict[str, int])
+    routes: defaultdict[int, dict[tuple[str, ...], Route]] = field(
+        default_factory=lambda: defaultdict(dict), init=False, compare=False, repr=False
+    )
+    """Where outputs go, by node and handles, as runs have found it."""
 
     __repr__ = bounded_repr
 

@@ -88,7 +88,6 @@ class Journal:
     ) -> None:
         self._state = state
         self.timeline = timeline
-        self._offset, self._monotonic = timeline.offset, timeline.monotonic
         self._seq = seq
         self.failure: Exception | None = None
         self.unrecorded: StorageError | None = None
@@ -160,7 +159,8 @@ class Journal:
         if self.texts.waiting:
             self._note_texts()
         self._seq = seq = self._seq + 1
-        at = self._offset + self._monotonic()  # as `timeline.now`, a call less
+        timeline = self.timeline
+        at = timeline.offset + timeline.monotonic()  # as `timeline.now`, a call less
         self.pending.append(_new(Event, (seq, kind, self._run_id, at, node_id, payload)))
 
     def emit_last(self, kind: EventType, payload: Mapping[str, Any]) -> None:

@@ -155,7 +155,7 @@ class Scheduler:
 
     def __init__(self, plan: Plan, *, max_visits: int = 100) -> None:
         self._nodes = [_Node(node) for node in plan.nodes]
-        self._edges = plan.edges
+        self._edges, self._routes = plan.edges, plan.routes
         self._max_visits = max_visits
         self._tokens: list[list[Token]] = [_NOTHING] * len(plan.edges)
         """By arrow, those that wait, oldest first."""
@@ -192,7 +192,7 @@ class Scheduler:
             node.busy = None
             node.watched = -1
             self._busy -= 1
-            edges, edge, others = node.plan.routes.get(tick[1]) or self._route(node.plan, tick[1])
+            edges, edge, others = self._routes[tick[0]].get(tick[1]) or self._route(node.plan, tick[1])
             if edge is not None and (target := nodes[edge.target]).busy is None and not target.queued:
                 # Nothing else can be ready before it: the token need not be put anywhere.
                 if node.queued or node.watchers:
@@ -217,7 +217,7 @@ class Scheduler:
             node = todo.popleft()
             if (direct := node.direct) is not None:
                 node.direct = None
-                self._begin(node, direct[0], ((node.plan.alone, direct[1], True),), direct[2])
+                self._begin(node, direct[0], ((node.plan.incoming[0], direct[1], True),), direct[2])
             else:
                 self._consider(node)
         if not self._busy and not self._finished:
@@ -232,10 +232,9 @@ class Scheduler:
     def _route(self, node: PlanNode, handles: tuple[str, ...]) -> Route:
         """Where an output with these handles goes."""
         edges = tuple(edge for e in node.outgoing if (edge := self._edges[e]).source_handle in handles)
-        only, others = None, ()
-        if len(edges) == 1 and (target := self._nodes[edges[0].target].plan).alone == edges[0].index:
-            only, others = edges[0], tuple(e for e in target.incoming if e != target.alone)
-        route = node.routes[handles] = edges, only, others
+        only: PlanEdge | None = edges[0] if len(edges) == 1 and edges[0].alone else None
+        others = () if only is None else tuple(e for e in self._nodes[only.target].plan.incoming if e != only.index)
+        route = self._routes[node.index][handles] = edges, only, others
         return route
 
     def _stamp_on(self, edge: PlanEdge, stamp: Stamp) -> Stamp:
@@ -269,7 +268,7 @@ class Scheduler:
         plan = node.plan
         if edge.keep is not None:
             stamp = self._stamp_on(edge, stamp)
-        if plan.alone == e and len(plan.incoming) == 1 and node.busy is None and not node.queued and node.direct is None:
+        if edge.alone and len(plan.incoming) == 1 and node.busy is None and not node.queued and node.direct is None:
             node.direct = _new(Token, (stamp, run, passes, 0))
             self._active |= 1 << edge.target
             self._todo.append(node)
@@ -461,7 +460,7 @@ class Scheduler:
         plan, nodes = node.plan, self._nodes
         self._commands.append(PassOn(plan.index, node.runs))
         if passes <= plan.component_size:
-            for edge in (plan.routes.get(_PASSED_HANDLES) or self._route(plan, _PASSED_HANDLES))[0]:
+            for edge in (self._routes[plan.index].get(_PASSED_HANDLES) or self._route(plan, _PASSED_HANDLES))[0]:
                 if nodes[edge.target].plan.component == plan.component:
                     self._push(edge, stamp, node.runs, passes)
         self._left(node)
