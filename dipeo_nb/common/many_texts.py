@@ -1,4 +1,4 @@
-"""Many texts looked at at once: the labels of a diagram, long lists, the keys of large mappings."""
+"""Many texts looked through at once: the labels of a diagram, long lists, the keys of large mappings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,3 @@ def joined(values: Collection[Any]) -> str | None:
     if len(values) > MANY and {*map(type, values)} == {str} and sum(map(len, values)) <= LONGEST_JOINED:
         return "\0".join(values)
     return None
-
-
-def are_ascii(values: Collection[Any]) -> bool:
-    """Whether there are many values, all of them ASCII texts."""
-    return len(values) > MANY and {*map(type, values)} == {str} and all(map(str.isascii, values))

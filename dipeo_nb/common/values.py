@@ -34,8 +34,6 @@ from enum import Enum
 from io import IOBase
 from typing import Any, cast
 
-from dipeo_nb.common.many_texts import are_ascii
-
 MAX_DEPTH = 200
 """Levels of lists and mappings within each other."""
 EVENT_DEPTH = MAX_DEPTH + 40
@@ -111,11 +109,12 @@ def is_plain(value: Any, levels: int = MAX_DEPTH) -> bool:
                         continue
                     seen.add(id(item))
                 if kind is dict:
-                    for key in () if are_ascii(item) else item:
+                    for key in item:
                         if type(key) is not str or not (key.isascii() or _fits_utf8(key)):
                             return False
                     item = item.values()
-                below += () if are_ascii(item) else item
+                many = len(item) > 16 and {*map(type, item)} == {str}  # texts, which are looked at at once
+                below += () if many and all(map(str.isascii, item)) else item
             else:
                 return False
         if not (level := below):
