@@ -44,10 +44,11 @@ class Asked(dict[str, Mapping[str, Any]]):
         """A question is over, if it is open."""
         if (question := self.pop(request_id, None)) is not None and self._by_node is not None:
             node_id, path = place_of(question)
-            paths = self._by_node[node_id]
-            del paths[path]
-            if not paths:
-                del self._by_node[node_id]
+            paths = self._by_node.get(node_id, {})
+            if paths.get(path) == request_id:  # else another of that place, which a record may have
+                del paths[path]
+                if not paths:
+                    del self._by_node[node_id]
 
     def drop_of(self, node_id: str) -> list[str]:
         """A node asks no longer.

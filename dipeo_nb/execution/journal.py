@@ -295,11 +295,11 @@ class Journal:
         if self.unrecorded is not None:
             self.tail.extend(events)
             return DONE
-        if self._snapshots.stored and self._snapshots.due(events):
-            self._snapshots.attach(events, self.state)
         if injection.hook is not None:
             injection.reach("run.commit")
         try:
+            if self._snapshots.stored and self._snapshots.due(events):
+                self._snapshots.attach(events, self.state)
             storing = self._store.append(events)
             return storing if storing is DONE else begun(storing)
         except Exception as error:  # noqa: BLE001 - raised again, or the run continues without
@@ -330,8 +330,10 @@ class Journal:
     def _apply(self) -> None:
         """Apply what is stored. The caller holds the lock, so only more can be stored meanwhile."""
         count = len(self._unshown)
-        self._state.apply_all(self._unshown[self._applied : count])
-        self._applied = count
+        try:
+            self._state.apply_all(self._unshown[self._applied : count])
+        finally:
+            self._applied = count  # an event that cannot be applied stops the others no more than once
 
     def _show(self) -> Awaitable[None]:
         """Apply and publish what is stored; return what is left to be awaited of that."""

@@ -175,7 +175,7 @@ class RunProgress:
             # Inputs are resolved when a run becomes ready, so what is only ready or running needs nothing kept.
             for old in [r for r in kept if r not in needed]:
                 del kept[old]
-        self.ticks.append(_new(Done, (index, output.handles)))
+        self.ticks.append(_new(Done, (index, tuple(output.handles))))
 
     def fail(self, node: PlanNode, run: int, error: ErrorInfo, seen: code_state.View, *, handled: bool) -> None:
         """A run of a node has failed.

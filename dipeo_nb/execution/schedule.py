@@ -292,8 +292,7 @@ class Scheduler:
         if earlier:
             node.low = tokens[0].stamp
         self._active |= 1 << edge.target
-        watches = node.watched >= 0 and node.have < len(plan.required) and not (plan.any_join or plan.heads_loop or plan.first)
-        if node.busy is None and not watches:  # else it is looked at when what it watches moves
+        if node.busy is None:
             self._todo.append(node)
 
     def _wake(self, node: _Node) -> None:
